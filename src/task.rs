@@ -1,0 +1,177 @@
+//! Named, owned tasks and their end: the only place that spawns.
+//!
+//! A [`Scope`] owns what was spawned in it. Cancelling a scope cancels its children; dropping an
+//! [`Owned`] task aborts it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// How often a shutdown says who is still pending.
+const SHUTDOWN_REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A group of tasks that end together. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Scope {
+    tracker: TaskTracker,
+    token: CancellationToken,
+    /// Running tasks by name, counted: only for the shutdown report.
+    names: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+}
+
+/// A task that ends with its owner.
+#[must_use = "dropping it aborts the task"]
+pub struct Owned(AbortHandle);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Takes a task's name off the list when the task ends, however it ends.
+struct NameGuard {
+    name: &'static str,
+    names: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+}
+
+impl Scope {
+    /// An empty scope.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A scope that is cancelled with this one, and can be cancelled before it; its tasks count as this
+    /// one's.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), ..self.clone() }
+    }
+
+    /// Resolves when the scope is cancelled.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Asks every task of the scope to end.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
+    /// Runs `task` until it ends or the scope is cancelled.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.token.clone();
+        let _ = self.start(name, async move { token.run_until_cancelled(task).await.unwrap_or(()) });
+    }
+
+    /// Runs `task` to its own end: it is told of the cancellation through [`Scope::token`].
+    pub fn spawn_draining<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let _ = self.start(name, task);
+    }
+
+    /// Runs `task` until it ends, the scope is cancelled or the returned owner is dropped.
+    pub fn spawn_owned<F>(&self, name: &'static str, task: F) -> Owned
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.token.clone();
+        Owned(self.start(name, async move { token.run_until_cancelled(task).await.unwrap_or(()) }))
+    }
+
+    fn start<F>(&self, name: &'static str, task: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let guard = NameGuard::new(name, Arc::clone(&self.names));
+        let task = async move {
+            let _guard = guard;
+            task.await;
+        };
+        self.tracker.spawn(task.instrument(tracing::debug_span!("task", name))).abort_handle()
+    }
+
+    /// Cancels the scope and waits for its tasks, at most `limit`, saying every 5 s who is pending.
+    ///
+    /// # Errors
+    /// The names of the tasks that did not end in time.
+    pub async fn shutdown(&self, limit: Duration) -> Result<(), Vec<&'static str>> {
+        self.cancel();
+        self.tracker.close();
+        let started = tokio::time::Instant::now();
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            let wait = left.min(SHUTDOWN_REPORT_INTERVAL);
+            if tokio::time::timeout(wait, self.tracker.wait()).await.is_ok() {
+                return Ok(());
+            }
+            let pending = self.pending();
+            if left <= SHUTDOWN_REPORT_INTERVAL {
+                return Err(pending);
+            }
+            tracing::info!(?pending, "waiting for tasks to end");
+        }
+    }
+
+    fn pending(&self) -> Vec<&'static str> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+}
+
+impl NameGuard {
+    fn new(name: &'static str, names: Arc<Mutex<BTreeMap<&'static str, usize>>>) -> Self {
+        *names.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        Self { name, names }
+    }
+}
+
+impl Drop for NameGuard {
+    fn drop(&mut self) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = names.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                names.remove(self.name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_ends_tasks_and_names_those_that_stay() {
+        let scope = Scope::new();
+        scope.spawn("sleeper", std::future::pending());
+        assert_eq!(scope.shutdown(Duration::from_secs(1)).await, Ok(()));
+
+        let scope = Scope::new();
+        scope.spawn_draining("stubborn", std::future::pending());
+        assert_eq!(scope.shutdown(Duration::from_secs(12)).await, Err(vec!["stubborn"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_the_owner_ends_the_task() {
+        let scope = Scope::new();
+        let owned = scope.spawn_owned("owned", std::future::pending());
+        assert_eq!(scope.pending(), ["owned"]);
+        drop(owned);
+        tokio::task::yield_now().await;
+        assert!(scope.pending().is_empty());
+    }
+}

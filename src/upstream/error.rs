@@ -1,0 +1,82 @@
+//! What can go wrong between here and an upstream, in words that say what to do.
+
+use std::fmt;
+
+/// How far a connection got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Dns,
+    Tcp,
+    Tls,
+    Handshake,
+    Schema,
+    Query,
+}
+
+/// What kind of failure it was: decides retry, fallback and status codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The name does not resolve.
+    Dns,
+    /// No address answers.
+    Connect,
+    /// The certificate or the TLS handshake.
+    Tls,
+    /// UNAUTHENTICATED or PERMISSION_DENIED.
+    Auth,
+    /// UNAVAILABLE and what counts as it: resets, HTTP 502/503/504 of a load balancer.
+    Unavailable,
+    /// DEADLINE_EXCEEDED.
+    Timeout,
+    /// A message above `max_message_size`, in bytes; `found` where the size is known.
+    MessageTooLarge {
+        found: Option<u64>,
+        limit: u64,
+    },
+    /// INVALID_ARGUMENT: the upstream refuses the statement.
+    Refused,
+    NotFound,
+    /// UNIMPLEMENTED.
+    Unimplemented,
+    /// INTERNAL while planning, before the first batch.
+    Planning,
+    ResourceExhausted,
+    Cancelled,
+    /// The answer is not Flight, or not what was promised.
+    Protocol,
+    /// Any other failure of the upstream.
+    Internal,
+}
+
+/// A failed call; shared between waiters, hence cheap to clone.
+#[derive(Debug, Clone)]
+pub struct UpstreamError {
+    pub kind: ErrorKind,
+    pub step: Step,
+    /// `https://host:port`.
+    pub endpoint: String,
+    /// What happened, without secrets; the upstream's own words where it spoke.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl UpstreamError {
+    /// Whether the same call may succeed when made again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Unavailable | ErrorKind::Timeout)
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "upstream {}: {}", self.endpoint, self.message)?;
+        match &self.help {
+            Some(help) => write!(f, " ({help})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for UpstreamError {}
