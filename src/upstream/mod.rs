@@ -48,6 +48,9 @@ pub struct Planned {
 
 /// Batches as they arrive. The first one is already here: nothing is retried any more.
 pub struct RemoteStream {
+    /// What FlightInfo promised.
+    pub promised: SchemaRef,
+    /// What the stream says of itself: the schema of every batch.
     pub schema: SchemaRef,
     pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, UpstreamError>> + Send>>,
 }
@@ -62,6 +65,12 @@ impl Upstream {
     /// `https://host:port`, for messages.
     #[must_use]
     pub fn endpoint(&self) -> String {
+        todo!()
+    }
+
+    /// The largest gRPC message that this dataset takes, in bytes.
+    #[must_use]
+    pub fn max_message_size(&self) -> u64 {
         todo!()
     }
 
