@@ -156,7 +156,7 @@ fn pool_options(spicepod: &Spicepod) -> Result<PoolOptions, Vec<Diagnostic>> {
         Err(_) => None,
     };
     let default_max_message_size = spicepod.runtime.max_message_size.or(from_environment);
-    Ok(PoolOptions { default_max_message_size })
+    Ok(PoolOptions { default_max_message_size, scope: Scope::new() })
 }
 
 /// A running sidecar.

@@ -5,7 +5,6 @@
 //! reads each table with the columns, filters and limit that are surely equal, and the rest runs in
 //! DataFusion here. Verified sub-plans will stand between the two.
 
-mod align;
 mod filter;
 mod registry;
 mod rewrite;
@@ -26,7 +25,6 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use registry::{Entry, Names};
 
-pub(crate) use align::Aligner;
 pub use registry::{Reason, State};
 pub use route::{Forward, Refusal, Route};
 pub(crate) use scan::ScanError;

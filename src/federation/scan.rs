@@ -20,9 +20,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 
 use crate::name::DatasetName;
-use crate::upstream::{ErrorKind, RemoteStream, Step, Upstream, UpstreamError};
-
-use super::align::Aligner;
+use crate::upstream::{ErrorKind, Fit, RemoteStream, Step, Upstream, UpstreamError};
 
 /// An upstream error on its way through DataFusion, with the dataset that met it.
 #[derive(Debug, Clone)]
@@ -190,12 +188,12 @@ impl Reader {
     }
 
     fn rows(self, stream: RemoteStream) -> Result<Batches> {
-        let aligner = Aligner::try_new(&stream.schema, Arc::clone(&self.schema))
+        let fit = Fit::try_new(&self.schema, &stream.schema)
             .map_err(|message| self.broken_promise(message))?;
         let batches = stream.batches.map(move |batch| {
             let batch = batch.map_err(|source| self.failed(source))?;
             self.bytes.add(batch.get_array_memory_size());
-            aligner.align(batch).map_err(|error| self.broken_promise(error.to_string()))
+            fit.apply(batch).map_err(|error| self.broken_promise(error.to_string()))
         });
         Ok(batches.boxed())
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -12,9 +13,9 @@ use datafusion::sql::parser::Statement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::federation::{Aligner, Federation, Forward, Reason, Route, State, Status};
+use crate::federation::{Federation, Forward, Reason, Route, State, Status};
 use crate::name::QueryId;
-use crate::upstream::{ErrorKind, RemoteStream, Step, UpstreamError};
+use crate::upstream::{ErrorKind, UpstreamError};
 
 use super::error::{from_datafusion, not_ready};
 use super::statement::{Parsed, parse};
@@ -223,23 +224,16 @@ impl Engine {
     async fn forward(&self, forward: &Forward, plan: &LogicalPlan) -> Result<Started, QueryError> {
         let sent = forward.upstream.query(&forward.sql).await;
         let stream = sent.map_err(|source| self.upstream_error(forward, source))?;
-        let promised = promised_schema(forward, &stream.promised, plan);
+        let promised = promised_schema(forward, &stream.schema, plan);
         self.promises.insert(Promised::of(forward), Arc::clone(&promised));
-        self.aligned(forward, stream, promised)
-    }
-
-    fn aligned(
-        &self,
-        forward: &Forward,
-        stream: RemoteStream,
-        promised: SchemaRef,
-    ) -> Result<Started, QueryError> {
-        let aligner = Aligner::try_new(&stream.schema, Arc::clone(&promised))
-            .map_err(|message| self.broken_promise(forward, message))?;
         let (engine, forward) = (self.clone(), forward.clone());
+        let schema = Arc::clone(&promised);
         let batches = stream.batches.map(move |batch| {
             let batch = batch.map_err(|source| engine.upstream_error(&forward, source))?;
-            aligner.align(batch).map_err(|error| engine.broken_promise(&forward, error.to_string()))
+            match forward.requalified {
+                true => renamed(&batch, &schema),
+                false => Ok(batch),
+            }
         });
         Ok(Started { schema: promised, batches: batches.boxed() })
     }
@@ -254,12 +248,6 @@ impl Engine {
         let schema = promised_schema(forward, &planned.schema, plan);
         self.promises.insert(key, Arc::clone(&schema));
         Ok(schema)
-    }
-
-    fn broken_promise(&self, forward: &Forward, message: String) -> QueryError {
-        let endpoint = forward.upstream.endpoint();
-        let (kind, step) = (ErrorKind::Protocol, Step::Query);
-        self.upstream_error(forward, UpstreamError { kind, step, endpoint, message, help: None })
     }
 
     fn upstream_error(&self, forward: &Forward, source: UpstreamError) -> QueryError {
@@ -340,6 +328,13 @@ fn promised_schema(forward: &Forward, upstream: &SchemaRef, plan: &LogicalPlan) 
         .map(|(field, local)| field.as_ref().clone().with_name(local.name()))
         .collect();
     Arc::new(Schema::new_with_metadata(fields, upstream.metadata().clone()))
+}
+
+/// The same columns under the names of `schema`.
+fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
+        .map_err(|error| QueryError::Internal { message: error.to_string() })
 }
 
 fn dataset_status(status: Status) -> DatasetStatus {
