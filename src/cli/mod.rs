@@ -2,6 +2,7 @@
 
 mod check;
 pub mod demo;
+mod fetch;
 mod health;
 mod run;
 mod schema;

@@ -188,8 +188,8 @@ impl Reader {
     }
 
     fn rows(self, stream: RemoteStream) -> Result<Batches> {
-        let fit = Fit::try_new(&self.schema, &stream.schema)
-            .map_err(|message| self.broken_promise(message))?;
+        let fit =
+            Fit::try_new(&self.schema, &stream.schema).map_err(|message| self.broken_promise(message))?;
         let batches = stream.batches.map(move |batch| {
             let batch = batch.map_err(|source| self.failed(source))?;
             self.bytes.add(batch.get_array_memory_size());

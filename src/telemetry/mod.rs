@@ -62,7 +62,10 @@ pub fn init_metrics() -> Result<Render, BuildError> {
 
 fn describe() {
     metrics::describe_counter!("query_executions", "Statements that were started.");
-    metrics::describe_counter!("query_failures", "Statements that failed, before or after their first batch.");
+    metrics::describe_counter!(
+        "query_failures",
+        "Statements that failed, before or after their first batch."
+    );
     metrics::describe_counter!("query_forwarded", "Statements that were sent whole to one upstream.");
     for name in ["query_executions", "query_failures", "query_forwarded"] {
         metrics::counter!(name).absolute(0);

@@ -34,8 +34,8 @@ mod testing;
 mod tests;
 
 pub use client::{Planned, Upstream};
-pub(crate) use fit::Fit;
 pub use error::{ErrorKind, Step, UpstreamError};
+pub(crate) use fit::Fit;
 pub use identity::UpstreamId;
 pub use pool::{Pool, PoolOptions};
 pub use reader::RemoteStream;
