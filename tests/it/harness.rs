@@ -169,7 +169,9 @@ async fn tls_is_real() {
     };
     let good = tls(Validity::Current).await;
     assert_eq!(tls_handshake(&good, &pki, name).await, Ok(()));
-    assert!(tls_handshake(&good, &Pki::new(), name).await.unwrap_err().contains("UnknownIssuer"));
+    assert!(
+        tls_handshake(&good, &Pki::named("another CA"), name).await.unwrap_err().contains("UnknownIssuer")
+    );
     assert!(tls_handshake(&good, &pki, "other.test").await.unwrap_err().contains("NotValidForName"));
     let expired = tls(Validity::Expired).await;
     assert!(tls_handshake(&expired, &pki, name).await.unwrap_err().contains("Expired"));
@@ -197,12 +199,13 @@ async fn tls_handshake(upstream: &Upstream, pki: &Pki, name: &str) -> Result<(),
 async fn the_22_tpch_queries_run_on_the_reference_engine() {
     let upstream = Upstream::builder().tables(tpch::tables()).start().await;
     let mut rows = Vec::new();
-    for (number, sql) in tpch::queries() {
+    for (_, sql) in tpch::queries() {
         let answer = upstream.query(sql).await;
-        rows.push((number, answer.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>()));
+        rows.push(answer.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>());
     }
-    // The data are deterministic, so are the answers; at this scale some select nothing.
-    insta::assert_debug_snapshot!(rows.iter().map(|(_, rows)| *rows).collect::<Vec<_>>(), @"");
+    // The data are deterministic, so are the answers.
+    let expected = [4, 4, 10, 5, 5, 1, 4, 2, 173, 20, 359, 2, 33, 1, 1, 296, 1, 2, 1, 1, 1, 7];
+    assert_eq!(rows, expected);
 }
 
 #[test]
