@@ -113,8 +113,9 @@ async fn connections_die_and_say_goodbye_on_time() {
     upstream.heal();
     let before = upstream.connections();
     upstream.goaway_every(4);
-    for _ in 0..10 {
-        client.query("select 1").await.unwrap();
+    for _ in 0..20 {
+        // This client does not retry, and may meet a connection that has just said goodbye.
+        let _ = client.query("select 1").await;
     }
     assert!(upstream.connections() > before + 2, "{} connections", upstream.connections());
 }

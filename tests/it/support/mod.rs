@@ -3,6 +3,7 @@
 //! - [`pki`]: a CA and certificates, good and bad, made at run time.
 //! - [`upstream`]: a real Flight upstream that records its calls and fails on request.
 //! - [`sidecar`]: the real binary on free ports, killed with the test.
+//! - [`spicepod`]: spicepods as text.
 //! - [`client`]: a downstream Flight client, and the comparison of answers.
 //! - [`tpch`]: TPC-H tables and the 22 queries.
 //!
@@ -11,5 +12,6 @@
 pub mod client;
 pub mod pki;
 pub mod sidecar;
+pub mod spicepod;
 pub mod tpch;
 pub mod upstream;

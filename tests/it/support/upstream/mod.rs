@@ -47,7 +47,6 @@ pub struct Call {
     pub metadata: BTreeMap<String, String>,
     /// Counts from 0 in order of acceptance.
     pub connection: usize,
-    pub at: Instant,
 }
 
 /// A running (or stopped) upstream.
@@ -357,7 +356,7 @@ impl State {
         };
         let metadata = headers.iter().filter_map(text).collect();
         let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
-        let call = Call { method, sql: None, metadata, connection, at: Instant::now() };
+        let call = Call { method, sql: None, metadata, connection };
         lock(&self.calls).push((id, call));
         id
     }
