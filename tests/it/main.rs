@@ -1,5 +1,10 @@
 //! The integration tests: one binary, one module a subject.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper's failure is the test's")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper's failure is the test's"
+)]
 
 mod proto;
