@@ -6,15 +6,35 @@ use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::{SourceFile, Span};
+use super::{ByteSize, Diagnostic, Duration, SourceFile, Span, Template};
 
-/// A duration as spicepods write it; see its `FromStr`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Duration(pub(super) std::time::Duration);
+impl ByteSize {
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
 
-/// A number of bytes as spicepods write it; see its `FromStr`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub(super) u64);
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            _ => return Err(format!("`{text}` is not a size")),
+        };
+        let number: u64 = text[..digits].parse().map_err(|_| format!("`{text}` is not a size"))?;
+        number.checked_mul(unit).map(Self).ok_or_else(|| format!("`{text}` is too large"))
+    }
+}
 
 /// A whole spicepod, checked.
 #[derive(Debug)]
@@ -26,6 +46,8 @@ pub struct Spicepod {
     pub secrets: Vec<SecretStore>,
     pub datasets: Vec<Dataset>,
     pub views: Vec<View>,
+    /// What works and is better done otherwise, e.g. an API key in clear.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// The process-wide settings; `None` means that the default, or the command line, decides.
@@ -97,6 +119,26 @@ pub enum Connector {
     FlightSql,
 }
 
+impl Connector {
+    /// As spicepods name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SpiceAi => "spice.ai",
+            Self::FlightSql => "flightsql",
+        }
+    }
+
+    /// What users write before the canonical name of a param.
+    #[must_use]
+    pub fn param_prefix(self) -> &'static str {
+        match self {
+            Self::SpiceAi => "spiceai_",
+            Self::FlightSql => "flightsql_",
+        }
+    }
+}
+
 /// One connector param.
 #[derive(Debug, Clone)]
 pub struct Param {
@@ -104,23 +146,6 @@ pub struct Param {
     pub key: String,
     pub value: Template,
     pub at: Span,
-}
-
-/// Text with `${store:KEY}` references in it, checked for form, not resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    pub parts: Vec<TemplatePart>,
-}
-
-/// A piece of a [`Template`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TemplatePart {
-    Text(String),
-    /// `${store:KEY}`; the store `secrets` means all of them.
-    Reference {
-        store: String,
-        key: String,
-    },
 }
 
 /// A SQL view over datasets and other views.
