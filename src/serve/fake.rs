@@ -1,0 +1,1 @@
+//! A query door for tests: DataFusion over tables in memory, and statements that misbehave on purpose.
