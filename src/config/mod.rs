@@ -101,3 +101,6 @@ fn find(path: &Path) -> Result<PathBuf, Diagnostics> {
         Diagnostics::without_source(vec![Diagnostic::new("SpicepodNotFound", message).help(EXAMPLE)])
     })
 }
+
+#[cfg(test)]
+mod tests;

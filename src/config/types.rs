@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::{ByteSize, Diagnostic, Duration, SourceFile, Span, Template};
+use super::{ByteSize, Diagnostic, Diagnostics, Duration, SourceFile, Span, Template, Warnings};
 
 /// A whole spicepod, checked.
 #[derive(Debug)]
@@ -129,4 +129,13 @@ pub struct View {
     /// One SELECT statement (`sql`, or the content of the file `sql_ref`).
     pub sql: String,
     pub at: Span,
+}
+
+impl Spicepod {
+    /// The warnings as text to print, where there are any.
+    #[must_use]
+    pub fn warnings_text(&self) -> Option<String> {
+        let warnings = || Warnings(Diagnostics::new(Arc::clone(&self.source), self.warnings.clone()));
+        (!self.warnings.is_empty()).then(|| warnings().to_string())
+    }
 }
