@@ -1,4 +1,6 @@
 //! (room to be built)
+pub mod health;
+pub mod sql;
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }

@@ -61,4 +61,16 @@ impl Target {
     pub fn try_new(_dataset: &Dataset, _params: &ResolvedParams) -> Result<Self, Vec<Diagnostic>> {
         todo!()
     }
+
+    /// A plain endpoint without a table: what `sidewing sql` asks. Built by upstream.
+    ///
+    /// # Errors
+    /// A CA file that cannot be read.
+    pub fn for_endpoint(
+        _endpoint: EndpointUrl,
+        _api_key: Option<Secret>,
+        _ca_file: Option<std::path::PathBuf>,
+    ) -> Result<Self, crate::upstream::UpstreamError> {
+        todo!()
+    }
 }

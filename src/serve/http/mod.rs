@@ -21,6 +21,9 @@ use super::listen::{self, Protocol};
 use crate::task::Scope;
 use error::Refusal;
 
+pub(crate) use accept::Format;
+pub(crate) use encode::Encoder as RowWriter;
+
 /// Names the request in its answer; a client may bring its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Names the query in its answer.
