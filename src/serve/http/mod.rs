@@ -79,3 +79,6 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
+
+#[cfg(test)]
+mod tests;
