@@ -20,6 +20,13 @@ use tpchgen_arrow::{
 /// One generated table: name, schema, rows.
 pub type Table = (&'static str, SchemaRef, Vec<RecordBatch>);
 
+/// The tables in the order of [`tables`].
+pub const TABLES: [&str; 8] =
+    ["region", "nation", "supplier", "customer", "part", "partsupp", "orders", "lineitem"];
+
+/// What the demo takes: 600 000 line items, a second or so to make.
+pub const SCALE_DEFAULT: f64 = 0.1;
+
 /// The largest scale factor that is generated in memory: about 1 GB of batches.
 const SCALE_MAX: f64 = 1.0;
 
