@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Diagnostics;
 
 /// An Arrow Flight federation sidecar: SQL on localhost, answered by the upstream that has the data.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "sidewing", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Log level: RUST_LOG, e.g. RUST_LOG=sidewing=debug. Start with: sidewing demo")]
 struct Cli {
@@ -24,7 +24,7 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve the datasets of a spicepod on localhost.
     Run(run::RunArgs),
@@ -76,7 +76,7 @@ fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// Prints the problems of a spicepod.
 fn misconfigured(problems: &Diagnostics) -> ExitCode {
-    eprint!("{problems}");
+    eprintln!("{problems}");
     ExitCode::from(EXIT_CONFIG)
 }
 
