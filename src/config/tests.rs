@@ -92,7 +92,7 @@ fn a_good_spicepod() {
         (Connector::FlightSql, Some("datafusion"))
     );
     assert_eq!(pod.views[0].sql, "SELECT 1");
-    assert_eq!(orders.at.line, 28);
+    assert_eq!(orders.at.line, 26);
 }
 
 #[test]

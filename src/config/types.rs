@@ -8,34 +8,6 @@ use crate::name::DatasetName;
 
 use super::{ByteSize, Diagnostic, Diagnostics, Duration, SourceFile, Span, Template, Warnings};
 
-impl ByteSize {
-    #[must_use]
-    pub fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl std::str::FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            "kib" => 1 << 10,
-            "mib" => 1 << 20,
-            "gib" => 1 << 30,
-            _ => return Err(format!("`{text}` is not a size")),
-        };
-        let number: u64 = text[..digits].parse().map_err(|_| format!("`{text}` is not a size"))?;
-        number.checked_mul(unit).map(Self).ok_or_else(|| format!("`{text}` is too large"))
-    }
-}
-
 /// A whole spicepod, checked.
 #[derive(Debug)]
 pub struct Spicepod {

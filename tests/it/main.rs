@@ -2,7 +2,12 @@
 //!
 //! One file a subject. `support` is the harness; `harness` tests the harness itself, without sidewing.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper's failure is the test's")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper's failure is the test's"
+)]
 
 mod support;
 
