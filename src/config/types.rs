@@ -22,6 +22,20 @@ pub struct Spicepod {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Spicepod {
+    /// The advice that the spicepod earned, as a person reads it; empty where there is none.
+    #[must_use]
+    pub fn shown_warnings(&self) -> String {
+        match self.warnings.is_empty() {
+            true => String::new(),
+            false => {
+                let advice = Diagnostics::new(Arc::clone(&self.source), self.warnings.clone());
+                format!("{}\n", Warnings(advice))
+            }
+        }
+    }
+}
+
 /// The process-wide settings; `None` means that the default, or the command line, decides.
 #[derive(Debug, Default)]
 pub struct Runtime {

@@ -3,7 +3,7 @@
 //! They need an interpreter and a package registry. Where those are missing the test says so loudly and
 //! passes, unless `SIDEWING_REQUIRE_CLIENTS` is set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -30,29 +30,34 @@ async fn pyarrow_reads_a_query_and_a_schema_by_path() {
     let sidecar = sidecar.start().await;
     sidecar.wait_ready().await;
 
-    let location = format!("grpc://{}", sidecar.flight_addr());
     let sql = "select id, name, price * 2 as twice from items order by id";
-    let run = move || {
-        let script = repository_file("tests/clients/pyarrow/read.py");
-        Command::new(python).arg(script).args([&location, "items", sql]).output()
-    };
-    let output = tokio::task::spawn_blocking(run).await.expect("no panic").expect("python starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}\n{}", sidecar.stderr());
-    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON from the script");
+    let direct = read(&python, &upstream.addr().to_string(), sql).await;
+    let answer = read(&python, sidecar.flight_addr(), sql).await;
     assert_eq!(answer["promised"], json!(["id", "name", "twice"]));
-    assert_eq!(
-        answer["rows"],
-        json!([
-            {"id": 1, "name": "a", "twice": 1.0},
-            {"id": 2, "name": null, "twice": 3.0},
-            {"id": 3, "name": "a rather long name", "twice": 5.0},
-        ])
-    );
+    assert_eq!(answer["rows"], expected_rows());
+    assert_eq!(answer["rows"], direct["rows"], "the upstream's own answer");
     let paths = &answer["path_schema"];
     assert_eq!((&paths["id"], &paths["price"]), (&json!("int64"), &json!("double")), "{paths}");
     assert!(paths["name"].as_str().is_some_and(|text| text.contains("string")), "{paths}");
     assert_eq!(answer["same_without_token"], json!(true));
+}
+
+fn expected_rows() -> Value {
+    json!([
+        {"id": 1, "name": "a", "twice": 1.0},
+        {"id": 2, "name": null, "twice": 3.0},
+        {"id": 3, "name": "a rather long name", "twice": 5.0},
+    ])
+}
+
+/// What the script prints about the Flight server at `addr`.
+async fn read(python: &Path, addr: &str, sql: &str) -> Value {
+    let script = repository_file("tests/clients/pyarrow/read.py");
+    let location = format!("grpc://{addr}");
+    let output = tokio::process::Command::new(python).arg(script).args([&location, "items", sql]).output();
+    let output = output.await.expect("python starts");
+    assert!(output.status.success(), "{addr}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON from the script")
 }
 
 /// The client, or a loud word about its absence; a failure where absence is not allowed.

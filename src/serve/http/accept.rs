@@ -5,7 +5,7 @@ use ::http::header::ACCEPT;
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
     Json,
     Csv,
     Plain,

@@ -24,7 +24,7 @@ const TABLE_ROWS_MAX: usize = 10_000;
 const TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Writes the rows of one answer.
-pub(super) enum Encoder {
+pub enum Encoder {
     Json(Box<Writer<Vec<u8>, JsonArray>>),
     Csv { schema: SchemaRef, started: bool },
     Plain(Table),
@@ -35,7 +35,7 @@ impl Encoder {
     ///
     /// # Errors
     /// A schema that the format cannot hold.
-    pub(super) fn try_new(format: Format, schema: &SchemaRef) -> Result<Self, ArrowError> {
+    pub fn try_new(format: Format, schema: &SchemaRef) -> Result<Self, ArrowError> {
         Ok(match format {
             Format::Json => {
                 refuse_duplicates(schema.fields())?;
@@ -47,13 +47,13 @@ impl Encoder {
     }
 
     /// Cuts a batch into chunks that are encoded one at a time.
-    pub(super) fn chunks(batch: &RecordBatch) -> Vec<RecordBatch> {
+    pub fn chunks(batch: &RecordBatch) -> Vec<RecordBatch> {
         let rows = batch.num_rows();
         (0..rows).step_by(CHUNK_ROWS).map(|at| batch.slice(at, CHUNK_ROWS.min(rows - at))).collect()
     }
 
     /// Whether more rows would not be shown.
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         matches!(self, Self::Plain(table) if table.is_cut)
     }
 
@@ -61,7 +61,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Types that the format cannot write.
-    pub(super) fn encode(&mut self, chunk: &RecordBatch) -> Result<Bytes, ArrowError> {
+    pub fn encode(&mut self, chunk: &RecordBatch) -> Result<Bytes, ArrowError> {
         match self {
             Self::Json(writer) => {
                 writer.write(chunk)?;
@@ -82,7 +82,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Types that the format cannot write.
-    pub(super) fn finish(&mut self) -> Result<Bytes, ArrowError> {
+    pub fn finish(&mut self) -> Result<Bytes, ArrowError> {
         match self {
             Self::Json(writer) => {
                 writer.finish()?;
@@ -172,7 +172,7 @@ fn json_text(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowError
 }
 
 /// A table for eyes.
-pub(super) struct Table {
+pub struct Table {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
     rows: usize,

@@ -21,6 +21,9 @@ use super::listen::{self, Protocol};
 use crate::task::Scope;
 use error::Refusal;
 
+pub(crate) use accept::Format;
+pub(crate) use encode::Encoder as RowWriter;
+
 /// Names the request in its answer; a client may bring its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Names the query in its answer.
@@ -76,3 +79,6 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
+
+#[cfg(test)]
+mod tests;

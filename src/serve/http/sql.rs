@@ -25,7 +25,7 @@ use crate::query::{Answer, Parameters, QueryError, Request};
 use crate::serve::Door;
 
 /// The largest request body.
-const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The JSON form of a request.
 #[derive(Deserialize)]
