@@ -193,7 +193,7 @@ fn is_harmless(line: &str, start: usize) -> bool {
         Some(_) => false,
     };
     // The keys of a mapping on the same line are judged by themselves.
-    ends || value.starts_with('{')
+    ends || value.starts_with('{') || value.starts_with("[]")
 }
 
 /// Whether a line continues the value of a secret name on an earlier line.
