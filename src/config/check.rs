@@ -130,7 +130,8 @@ impl Checker<'_> {
                 self.kind(node, &field.kind, &here.quietly());
             }
             Support::Switch { default_on } => {
-                let enabled = node.get("enabled").and_then(Node::as_bool).unwrap_or(default_on);
+                // An `enabled` that is no boolean gets its own problem, and that one alone.
+                let enabled = node.get("enabled").map_or(default_on, |node| node.as_bool().unwrap_or(false));
                 // An empty section asks for nothing, whatever its default.
                 if enabled && !is_empty(node) && !place.form_only {
                     self.not_yet(key, field, place);

@@ -1,10 +1,16 @@
 //! The offending line of a spicepod with a caret below, safe to print: secrets masked, control
 //! characters replaced, long lines cut around the place.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::LazyLock;
 
 use super::diagnostic::{Safe, SourceFile, Span};
+use super::fields::SPICEPOD;
+use super::params::connector_params;
+use super::schema::{Field, Kind};
 use super::text::steers;
+use super::types::Connector;
 
 /// Characters of a line that are shown.
 const WIDTH_MAX: usize = 110;
@@ -15,7 +21,8 @@ const LEAD: usize = 40;
 /// What stands for a secret.
 const MASK: &str = "****";
 
-/// Names whose values are secrets, `-` read as `_`; a name that ends so counts as well.
+/// Names whose values are secrets, `-` read as `_`; a name that ends so counts as well. The value of a
+/// key that no table knows is masked too: it may be a secret under a misspelt name.
 const SECRET_NAMES: &[&str] =
     &["api_key", "token", "password", "passwd", "secret", "keys", "client_key", "client_certificate"];
 
@@ -74,8 +81,8 @@ fn cut(line: &str, column: usize) -> (String, usize) {
 fn mask(line: &str) -> String {
     let line = mask_credentials(line);
     match secret_value(&line) {
-        Some(start) if !is_harmless(&line[start..]) => format!("{}{MASK}", &line[..start]),
-        _ => line,
+        Some(start) => format!("{}{MASK}", &line[..start]),
+        None => line,
     }
 }
 
@@ -99,40 +106,94 @@ fn mask_credentials(line: &str) -> String {
     shown + rest
 }
 
-/// Where the value begins that follows the first secret name of the line.
-fn secret_value(line: &str) -> Option<usize> {
-    let folded = line.to_ascii_lowercase().replace('-', "_");
-    let mut starts = SECRET_NAMES.iter().flat_map(|name| {
-        folded.match_indices(name).map(|(at, found)| (at, at + found.len())).filter_map(|(at, end)| {
-            // A dataset `tokens` or a param `.._key_file` is no secret: the name must end here.
-            let after = folded[end..].trim_start_matches(['"', '\'']);
-            let separator = after.chars().next()?;
-            let first = folded[..at].chars().all(|c| c.is_alphanumeric() || " _-\"'{".contains(c));
-            let names = match separator {
-                ':' | '=' => true,
-                c => c.is_whitespace() && first,
-            };
-            let skipped = after.find(|c: char| !c.is_whitespace() && c != ':' && c != '=')?;
-            names.then_some(folded.len() - after.len() + skipped)
-        })
-    });
-    let first = starts.next()?;
-    Some(starts.fold(first, usize::min))
+/// Where the values begin of the keys that are a secret's, or that nobody knows.
+fn secret_values(line: &str) -> impl Iterator<Item = usize> {
+    let first = line.len() - line.trim_start_matches([' ', '\t', '-', '"', '\'', '{']).len();
+    words(line).filter_map(move |(at, word)| {
+        let after = line[at + word.len()..].trim_start_matches(['"', '\'']);
+        let is_key = match after.strip_prefix([':', '=']) {
+            Some(next) => is_secret_name(word) || next.chars().next().is_none_or(char::is_whitespace),
+            // A forgotten colon: `spiceai_api_key hunter2`.
+            None => at == first && is_secret_name(word) && after.starts_with(char::is_whitespace),
+        };
+        let value = after.trim_start_matches([':', '=', ' ', '\t']);
+        (is_key && !is_plain_name(word) && !value.is_empty()).then_some(line.len() - value.len())
+    })
 }
 
-/// Whether a value is only references, a comment, or the beginning of a block.
-fn is_harmless(value: &str) -> bool {
-    let value = value.trim().trim_matches(['"', '\'', '}', ']', '[', ',', ' ']);
-    let mut rest = value;
-    while let Some(after) = rest.strip_prefix("${") {
-        match after.find('}') {
-            Some(end) => rest = after[end + 1..].trim_start(),
-            None => return after.trim().is_empty(),
+/// Words that could be keys, with their places.
+fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
+    let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let start = from + line[from..].find(part)?;
+        let len = line[start..].find(|c: char| !part(c)).unwrap_or(line.len() - start);
+        from = start + len;
+        Some((start, &line[start..from]))
+    })
+}
+
+fn is_secret_name(word: &str) -> bool {
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    SECRET_NAMES.iter().any(|name| word.ends_with(name)) || matches!(word.as_str(), "key" | "certificate")
+}
+
+/// Whether a key is known not to hold a secret.
+fn is_plain_name(word: &str) -> bool {
+    static NAMES: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let mut names = HashSet::new();
+        names_of(SPICEPOD, &mut names);
+        for connector in [Connector::SpiceAi, Connector::FlightSql] {
+            for spec in connector_params(connector).iter().filter(|spec| !spec.secret) {
+                names.extend([spec.name.to_owned(), spec.written(connector)]);
+            }
         }
+        names
+    });
+    !is_secret_name(word) && NAMES.contains(word)
+}
+
+fn names_of(fields: &[Field], names: &mut HashSet<String>) {
+    for field in fields {
+        names.insert(field.name.to_owned());
+        names_of_kind(&field.kind, names);
     }
-    rest.is_empty()
-        || rest.starts_with('#')
-        || matches!(rest.chars().next(), Some('|' | '>')) && rest.len() <= 3
+}
+
+fn names_of_kind(kind: &Kind, names: &mut HashSet<String>) {
+    match kind {
+        Kind::Fields(fields) => names_of(fields, names),
+        Kind::FieldsOrList(fields, item) => {
+            names_of(fields, names);
+            names_of(item, names);
+        }
+        Kind::List(item) | Kind::MapOf(item) => names_of_kind(item, names),
+        _ => {}
+    }
+}
+
+/// Where the first value begins that must not be shown.
+fn secret_value(line: &str) -> Option<usize> {
+    secret_values(line).find(|start| !is_harmless(line, *start))
+}
+
+/// Whether a value is only references, a comment, or the beginning of a block or mapping.
+fn is_harmless(line: &str, start: usize) -> bool {
+    let in_flow = line[..start].contains(['{', '[']);
+    let value = line[start..].trim();
+    let mut rest = value.trim_start_matches(['"', '\'']);
+    while let Some((_, after)) = rest.strip_prefix("${").and_then(|rest| rest.split_once('}')) {
+        rest = after;
+    }
+    let rest = rest.trim_start_matches(['"', '\'']).trim_start();
+    let ends = match rest.chars().next() {
+        None | Some('#') => true,
+        Some(',' | '}' | ']') => in_flow,
+        Some('|' | '>') => rest.len() <= 3,
+        Some(_) => false,
+    };
+    // The keys of a mapping on the same line are judged by themselves.
+    ends || value.starts_with('{') || value.starts_with("[]")
 }
 
 /// Whether a line continues the value of a secret name on an earlier line.
@@ -163,7 +224,7 @@ fn is_inside_secret(text: &str, line: usize) -> bool {
         let opens = end.trim_end_matches(['|', '>', '-', '+', ' ']);
         if opens.ends_with(':') && secret_value(&format!("{opens} x")).is_some() {
             inside = Some((indent(content), block));
-        } else if secret_value(content).is_some_and(|start| !is_harmless(&content[start..])) {
+        } else if secret_value(content).is_some() {
             // A value in quotes, or a plain one, may run on over deeper lines.
             inside = Some((indent(content), false));
         }
@@ -192,6 +253,12 @@ mod tests {
             ("  spiceai_tls_client_key_file: /k.pem", "  spiceai_tls_client_key_file: /k.pem"),
             ("sql: SELECT token FROM t", "sql: SELECT token FROM t"),
             ("primary_key: id", "primary_key: id"),
+            ("  spiceai_tokne: hunter2", "  spiceai_tokne: ****"),
+            ("  {name: a, pwd: hunter2}", "  {name: a, pwd: ****"),
+            ("  - from: spice.ai:https://h:1", "  - from: spice.ai:https://h:1"),
+            ("p: {spiceai_api_key: '${a:b}', x: hunter2}", "p: {spiceai_api_key: '${a:b}', x: ****"),
+            ("  spiceai_api_key: ${a:b}, hunter2", "  spiceai_api_key: ****"),
+            ("  spiceai_api_key: ${a:b}hunter2", "  spiceai_api_key: ****"),
         ] {
             assert_eq!(mask(line), shown);
         }

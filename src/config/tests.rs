@@ -92,7 +92,7 @@ fn a_good_spicepod() {
         (Connector::FlightSql, Some("datafusion"))
     );
     assert_eq!(pod.views[0].sql, "SELECT 1");
-    assert_eq!(orders.at.line, 28);
+    assert_eq!(orders.at.line, 26);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_secret_in_clear_is_masked() {
 #[test]
 fn a_secret_in_clear_is_a_warning() {
     let text = format!("{HEAD}datasets:\n  - {{from: t, name: t, params: {{spiceai_api_key: hunter2}}}}\n");
-    insta::assert_snapshot!(pod(&text).unwrap().warnings_text().unwrap());
+    insta::assert_snapshot!(pod(&text).unwrap().shown_warnings());
 }
 
 #[test]

@@ -144,12 +144,3 @@ pub struct View {
     pub sql: String,
     pub at: Span,
 }
-
-impl Spicepod {
-    /// The warnings as text to print, where there are any.
-    #[must_use]
-    pub fn warnings_text(&self) -> Option<String> {
-        let warnings = || Warnings(Diagnostics::new(Arc::clone(&self.source), self.warnings.clone()));
-        (!self.warnings.is_empty()).then(|| warnings().to_string())
-    }
-}

@@ -193,7 +193,11 @@ impl<'a> Reader<'a, '_> {
             Some(Err(error)) => {
                 let marker = error.marker();
                 let at = Span { line: marker.line().max(1), column: marker.col() + 1, len: 1 };
-                Err(fatal("YAML", &format!("not valid YAML: {}", shorten(error.info())), at))
+                let mut problem = fatal("YAML", &format!("not valid YAML: {}", shorten(error.info())), at);
+                if error.info().contains("tab") {
+                    problem.help = Some("indent with spaces: YAML does not take tabs there".to_owned());
+                }
+                Err(problem)
             }
             None => Err(fatal("YAML", "not valid YAML: the document ends too early", self.previous)),
         }

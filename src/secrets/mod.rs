@@ -130,7 +130,7 @@ impl Secrets {
         for spec in connector_params(connector) {
             let Some(unless) = spec.autoload_unless else { continue };
             let given = |name: &&str| dataset.params.contains_key(*name) || values.contains_key(*name);
-            if given(&spec.name) || unless.iter().any(|name| given(name)) {
+            if given(&spec.name) || unless.iter().any(given) {
                 continue;
             }
             if let Found::Value { variable, value } = self.find(ALL_STORES, &spec.written(connector)) {
