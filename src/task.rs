@@ -154,7 +154,7 @@ impl Drop for NameGuard {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_shutdown_ends_tasks_and_names_those_that_stay() {
         let scope = Scope::new();
         scope.spawn("sleeper", std::future::pending());
@@ -162,16 +162,16 @@ mod tests {
 
         let scope = Scope::new();
         scope.spawn_draining("stubborn", std::future::pending());
-        assert_eq!(scope.shutdown(Duration::from_secs(12)).await, Err(vec!["stubborn"]));
+        assert_eq!(scope.shutdown(Duration::from_millis(20)).await, Err(vec!["stubborn"]));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn dropping_the_owner_ends_the_task() {
         let scope = Scope::new();
         let owned = scope.spawn_owned("owned", std::future::pending());
         assert_eq!(scope.pending(), ["owned"]);
         drop(owned);
-        tokio::task::yield_now().await;
+        assert_eq!(scope.shutdown(Duration::from_secs(1)).await, Ok(()));
         assert!(scope.pending().is_empty());
     }
 }
