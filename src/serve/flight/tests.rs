@@ -377,3 +377,59 @@ fn metadata_of_schemas_is_kept() {
     let message = encoder.next().unwrap().unwrap();
     assert_eq!(Schema::try_from(&message).unwrap(), *schema);
 }
+
+#[tokio::test]
+async fn tls_is_spoken_where_it_is_asked_for() {
+    use std::time::Duration;
+
+    use rustls_pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(default_provider());
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let mut trusting = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    trusting.alpn_protocols = vec![b"h2".to_vec()];
+
+    let (listener, address) = bind().await;
+    let scope = Scope::new();
+    let serving = scope.clone();
+    let options = FlightOptions { tls: Some(Arc::new(server)), api_keys: Vec::new() };
+    scope.spawn_draining("flight", async move { serve(listener, Fake::default(), options, &serving).await });
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connecting = TlsConnector::from(Arc::new(trusting)).connect(name, stream);
+    let stream = tokio::time::timeout(Duration::from_secs(5), connecting).await.unwrap().unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        crate::serve::listen::ScopeExecutor(scope.clone()),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    scope.spawn("client", async move {
+        let _ = connection.await;
+    });
+    let request = ::http::Request::post("https://localhost/arrow.flight.protocol.FlightService/Handshake")
+        .header("content-type", "application/grpc")
+        .body(String::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert!(response.headers().contains_key("authorization"));
+}

@@ -65,7 +65,7 @@ fn all_types() -> RecordBatch {
         (
             "big",
             Arc::new(
-                Decimal256Array::from(vec![Some(arrow::datatypes::i256::from_i128(-5)), None])
+                Decimal256Array::from(vec![Some(i256::from_i128(-5)), None])
                     .with_precision_and_scale(40, 2)
                     .unwrap(),
             ),
