@@ -15,6 +15,7 @@
 //! and `tests/it/ranks.rs` holds them to it.
 
 pub mod name;
+pub mod proto;
 pub mod task;
 pub mod telemetry;
 

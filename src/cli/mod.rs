@@ -1,6 +1,87 @@
-//! (room to be built)
-pub mod health;
-pub mod sql;
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! What a person types: one file per subcommand. The only reader of argv.
+
+mod check;
+pub mod demo;
+mod fetch;
+mod health;
+mod run;
+mod schema;
+mod sql;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Diagnostics;
+
+/// An Arrow Flight federation sidecar: SQL on localhost, answered by the upstream that has the data.
+#[derive(Parser)]
+#[command(name = "sidewing", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Log level: RUST_LOG, e.g. RUST_LOG=sidewing=debug. Start with: sidewing demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the datasets of a spicepod on localhost.
+    Run(run::RunArgs),
+    /// Check a spicepod and reach every dataset: DNS, TCP, TLS, key, schema.
+    Check(check::CheckArgs),
+    /// Ask a running sidecar whether it lives (for container probes).
+    Health(health::HealthArgs),
+    /// Ask SQL, once or at a prompt.
+    Sql(sql::SqlArgs),
+    /// See the whole of it: an upstream over TLS, a sidecar, three queries.
+    Demo(demo::DemoArgs),
+    /// Print the JSON Schema of the spicepod, for editors.
+    Schema,
+    /// Serve TPC-H data over TLS Flight: the demo's upstream.
+    #[command(hide = true)]
+    DemoUpstream(demo::UpstreamArgs),
+}
+
+/// The exit code of a wrong command line or spicepod; what could not be done exits 1.
+const EXIT_CONFIG: u8 = 2;
+
+/// Parses the arguments and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    match command {
+        Command::Run(args) => blocking(run::run(args)),
+        Command::Check(args) => blocking(check::run(args)),
+        Command::Health(args) => blocking(health::run(args)),
+        Command::Sql(args) => blocking(sql::run(args)),
+        Command::Demo(args) => blocking(demo::run(args)),
+        Command::Schema => schema::run(),
+        Command::DemoUpstream(args) => blocking(demo::run_upstream(args)),
+    }
+}
+
+/// Runs a command on a runtime of its own.
+fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // Nothing that still runs may keep the process alive.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => fail(&format!("cannot start the runtime: {error}")),
+    }
+}
+
+/// Prints the problems of a spicepod.
+fn misconfigured(problems: &Diagnostics) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Says what went wrong on standard error.
+fn fail(message: &str) -> ExitCode {
+    eprintln!("sidewing: {message}");
+    ExitCode::FAILURE
 }

@@ -1,1 +1,154 @@
-//! (room to be built)
+//! Remote tables as DataFusion tables: a statement enters, the way to answer it leaves.
+//!
+//! Two tiers. *Forwarding*: where every table of a statement lives on one upstream of the DataFusion
+//! family, the user's own statement is sent with the upstream's table names. *Scans*: everything else
+//! reads each table with the columns, filters and limit that are surely equal, and the rest runs in
+//! DataFusion here. Verified sub-plans will stand between the two.
+
+mod filter;
+mod registry;
+mod rewrite;
+mod route;
+mod scan;
+mod supervise;
+mod table;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::prelude::SessionContext;
+
+use crate::config::{self, Diagnostic};
+use crate::name::DatasetName;
+use crate::task::Scope;
+use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
+
+use registry::{Entry, Names};
+
+pub use registry::{Reason, State};
+pub use route::{Forward, Refusal, Route};
+pub(crate) use scan::ScanError;
+
+/// A dataset and the connection that reaches it.
+#[derive(Clone)]
+pub struct RemoteDataset {
+    pub name: DatasetName,
+    /// `from:` as written.
+    pub from: String,
+    pub upstream: Arc<Upstream>,
+    pub remote: RemoteTableName,
+}
+
+impl RemoteDataset {
+    /// Asks the upstream for the table's schema.
+    ///
+    /// # Errors
+    /// What the call met.
+    pub async fn schema(&self) -> Result<SchemaRef, UpstreamError> {
+        let sql = format!("SELECT * FROM {}", table::remote_sql(&self.remote));
+        self.upstream.table_schema(&self.remote, &sql).await
+    }
+}
+
+/// What is known of one dataset or view.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub name: DatasetName,
+    pub from: String,
+    /// `https://host:port`; none for a view.
+    pub endpoint: Option<String>,
+    pub state: State,
+    pub is_view: bool,
+}
+
+/// The datasets and views of one spicepod, planned over by one session. Cheap to clone.
+#[derive(Clone)]
+pub struct Federation {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: SessionContext,
+    /// Datasets in the order of the spicepod, then views.
+    entries: Vec<Entry>,
+    names: Names,
+    groups: Vec<supervise::Group>,
+    /// Whose turn it is to plan the views.
+    views: tokio::sync::Mutex<()>,
+}
+
+impl Federation {
+    /// Checks the views and lays out the catalog; nothing is reached yet.
+    ///
+    /// # Errors
+    /// Views that do not parse, name unknown tables or depend on each other in a circle.
+    pub fn try_new(
+        datasets: Vec<RemoteDataset>,
+        views: &[config::View],
+        target_partitions: Option<usize>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let (entries, names) = route::entries(datasets, views)?;
+        let context = registry::session(entries.iter().map(|entry| &entry.name), target_partitions)
+            .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
+        let groups = supervise::group(&entries);
+        Ok(Self {
+            inner: Arc::new(Inner { context, entries, names, groups, views: tokio::sync::Mutex::default() }),
+        })
+    }
+
+    /// Starts reaching the upstreams; each heals by itself for as long as `scope` lives. At most
+    /// `parallel` datasets of one upstream are loaded at a time.
+    pub fn start(&self, scope: &Scope, parallel: usize) {
+        supervise::start(self, scope, parallel);
+    }
+
+    /// The session that plans and runs what is not forwarded.
+    #[must_use]
+    pub fn context(&self) -> &SessionContext {
+        &self.inner.context
+    }
+
+    /// Every dataset and view, in the order of the spicepod.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
+        self.inner.entries.iter().map(Status::of).collect()
+    }
+
+    /// The entry that SQL calls by these normalised parts.
+    #[must_use]
+    pub fn find(&self, parts: &[String]) -> Option<Status> {
+        match self.inner.names.find(parts)? {
+            registry::Named::Entry(at) => self.inner.entries.get(at).map(Status::of),
+            registry::Named::Local => None,
+        }
+    }
+
+    /// Tells the keeper of `upstream` that a query met `error`: it looks whether the upstream is away.
+    pub fn report(&self, upstream: &Upstream, error: &UpstreamError) {
+        supervise::report(self, upstream, error);
+    }
+
+    /// The same for the upstream of the dataset called `name`.
+    pub fn report_dataset(&self, name: &str, error: &UpstreamError) {
+        let entry = self.inner.entries.iter().find(|entry| entry.name.to_string() == name);
+        if let Some(registry::Kind::Dataset { upstream, .. }) = entry.map(|entry| &entry.kind) {
+            self.report(upstream, error);
+        }
+    }
+}
+
+impl Status {
+    fn of(entry: &Entry) -> Self {
+        let endpoint = match &entry.kind {
+            registry::Kind::Dataset { upstream, .. } => Some(upstream.endpoint()),
+            registry::Kind::View(_) => None,
+        };
+        Self {
+            name: entry.name.clone(),
+            from: entry.from.clone(),
+            endpoint,
+            state: entry.state.load().as_ref().clone(),
+            is_view: matches!(entry.kind, registry::Kind::View(_)),
+        }
+    }
+}

@@ -1,7 +1,11 @@
 //! Why a statement has no answer. `serve::status` maps every variant to HTTP and gRPC, exhaustively.
 
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
 use thiserror::Error;
 
+use crate::federation::{Reason, Refusal, ScanError};
+use crate::name::DatasetName;
 use crate::upstream::UpstreamError;
 
 /// A failed statement. Its text is for the client: no secret, no other client's SQL.
@@ -35,4 +39,95 @@ pub enum QueryError {
     Cancelled,
     #[error("internal error: {message}")]
     Internal { message: String },
+}
+
+impl QueryError {
+    /// Whether the statement itself is at fault, not its surroundings.
+    pub(super) fn is_the_users(&self) -> bool {
+        matches!(self, Self::Invalid { .. } | Self::Unsupported { .. } | Self::NotFound { .. })
+    }
+}
+
+impl From<Refusal> for QueryError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown { name, help } => {
+                Self::NotFound { message: format!("table `{name}` not found; {help}") }
+            }
+            Refusal::NotReady { name, endpoint, reason } => not_ready(&name, endpoint, reason),
+        }
+    }
+}
+
+/// The error of a dataset that is not ready; an upstream's reason keeps its kind.
+pub(super) fn not_ready(name: &DatasetName, endpoint: Option<String>, reason: Option<Reason>) -> QueryError {
+    let dataset = name.to_string();
+    match reason {
+        Some(Reason::Upstream(error)) => {
+            QueryError::NotReady { dataset, endpoint, reason: error.to_string() }
+        }
+        Some(Reason::Unusable(reason)) => QueryError::NotReady { dataset, endpoint, reason },
+        None => QueryError::NotReady { dataset, endpoint, reason: "connecting to its upstream".to_owned() },
+    }
+}
+
+/// What DataFusion met, sorted by whose fault it is.
+pub(super) fn from_datafusion(error: DataFusionError) -> QueryError {
+    use DataFusionError as E;
+    match error {
+        E::External(source) => match source.downcast::<ScanError>() {
+            Ok(scan) => QueryError::Upstream { dataset: Some(scan.dataset.to_string()), source: scan.source },
+            Err(other) => QueryError::Internal { message: other.to_string() },
+        },
+        E::Shared(shared) => from_shared(&shared),
+        E::Context(_, inner) | E::Diagnostic(_, inner) => from_datafusion(*inner),
+        E::Collection(errors) => errors.into_iter().next().map_or_else(
+            || QueryError::Internal { message: "an empty collection of errors".to_owned() },
+            from_datafusion,
+        ),
+        E::ArrowError(inner, _) => from_arrow(*inner),
+        E::SQL(inner, _) => QueryError::Invalid { message: inner.to_string() },
+        E::Plan(message) | E::Execution(message) | E::Configuration(message) => {
+            QueryError::Invalid { message: without_backtrace(&message) }
+        }
+        E::SchemaError(inner, _) => QueryError::Invalid { message: without_backtrace(&inner.to_string()) },
+        E::NotImplemented(message) => QueryError::Unsupported { message: without_backtrace(&message) },
+        E::ResourcesExhausted(message) => {
+            QueryError::ResourcesExhausted { message: without_backtrace(&message) }
+        }
+        other => QueryError::Internal { message: without_backtrace(&other.to_string()) },
+    }
+}
+
+/// An error that several consumers of one stream share: the first cause decides.
+fn from_shared(error: &DataFusionError) -> QueryError {
+    match error.find_root() {
+        DataFusionError::External(source) => match source.downcast_ref::<ScanError>() {
+            Some(scan) => {
+                QueryError::Upstream { dataset: Some(scan.dataset.to_string()), source: scan.source.clone() }
+            }
+            None => QueryError::Internal { message: source.to_string() },
+        },
+        DataFusionError::ResourcesExhausted(message) => {
+            QueryError::ResourcesExhausted { message: without_backtrace(message) }
+        }
+        DataFusionError::Internal(message) => QueryError::Internal { message: without_backtrace(message) },
+        other => QueryError::Invalid { message: without_backtrace(&other.to_string()) },
+    }
+}
+
+fn from_arrow(error: ArrowError) -> QueryError {
+    match error {
+        ArrowError::ExternalError(source) => match source.downcast::<DataFusionError>() {
+            Ok(inner) => from_datafusion(*inner),
+            Err(other) => QueryError::Internal { message: other.to_string() },
+        },
+        ArrowError::MemoryError(message) => QueryError::ResourcesExhausted { message },
+        ArrowError::NotYetImplemented(message) => QueryError::Unsupported { message },
+        other => QueryError::Invalid { message: other.to_string() },
+    }
+}
+
+fn without_backtrace(message: &str) -> String {
+    message.split("\n\nbacktrace:").next().unwrap_or(message).trim_end().to_owned()
 }

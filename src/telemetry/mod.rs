@@ -1,1 +1,73 @@
-//! (room to be built)
+//! What happened, told outward: the log on standard error and the metrics registry.
+//!
+//! Hears every room and calls none. The only place that sets process-wide subscribers.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Writes the registry in Prometheus' text format.
+pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// How much the log tells when `RUST_LOG` does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verbosity {
+    /// Warnings and errors, for commands that print their own result.
+    Quiet,
+    #[default]
+    Info,
+    Verbose,
+    VeryVerbose,
+}
+
+impl Verbosity {
+    fn directives(self) -> &'static str {
+        match self {
+            Self::Quiet => "warn",
+            Self::Info => "warn,sidewing=info",
+            Self::Verbose => "info,sidewing=debug",
+            Self::VeryVerbose => "debug,sidewing=trace",
+        }
+    }
+}
+
+/// Sends the log to standard error; `RUST_LOG` wins over `verbosity`. Later calls change nothing.
+pub fn init_log(verbosity: Verbosity) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(verbosity.directives()));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .finish();
+    // A second call in one process (tests, the demo) keeps the first log.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Installs the metrics registry and describes what it holds.
+///
+/// # Errors
+/// A registry that cannot be built.
+pub fn init_metrics() -> Result<Render, BuildError> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle: PrometheusHandle = recorder.handle();
+    // As above: the first registry of a process stays.
+    let _ = metrics::set_global_recorder(recorder);
+    describe();
+    Ok(Arc::new(move || {
+        handle.run_upkeep();
+        handle.render()
+    }))
+}
+
+fn describe() {
+    metrics::describe_counter!("query_executions", "Statements that were started.");
+    metrics::describe_counter!(
+        "query_failures",
+        "Statements that failed, before or after their first batch."
+    );
+    metrics::describe_counter!("query_forwarded", "Statements that were sent whole to one upstream.");
+    for name in ["query_executions", "query_failures", "query_forwarded"] {
+        metrics::counter!(name).absolute(0);
+    }
+}

@@ -62,6 +62,21 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
+    pub(super) fn new(
+        kind: ErrorKind,
+        step: Step,
+        endpoint: impl fmt::Display,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, step, endpoint: endpoint.to_string(), message: message.into(), help: None }
+    }
+
+    #[must_use]
+    pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
     /// Whether the same call may succeed when made again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -1,2 +1,24 @@
-#[test]
-fn t() {}
+//! The integration tests, one binary: the real `sidewing` between real sockets.
+//!
+//! One file a subject. `support` is the harness; `harness` tests the harness itself, without sidewing.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper's failure is the test's"
+)]
+
+mod support;
+
+mod harness;
+mod proto;
+mod ranks;
+
+mod clients;
+mod diagnostics;
+mod federation;
+mod frontends;
+mod messages;
+mod resilience;
+mod tpch;

@@ -1,0 +1,127 @@
+//! The demo's three queries: asked, shown with their answer, time, and what went upstream.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::util::pretty::pretty_format_batches;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::Request;
+use http_body_util::Full;
+
+use crate::app::Addresses;
+use crate::cli::fetch::fetch;
+use crate::upstream::{Pool, Target};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How a query is asked.
+#[derive(Debug, Clone, Copy)]
+enum Front {
+    Http,
+    Flight,
+}
+
+const QUERIES: [(&str, Front, &str); 3] = [
+    (
+        "A join with an aggregate goes upstream as one statement",
+        Front::Http,
+        "SELECT c_mktsegment AS segment, count(*) AS orders, sum(o_totalprice) AS total
+FROM orders JOIN customer ON o_custkey = c_custkey
+WHERE o_orderdate >= DATE '1995-01-01'
+GROUP BY c_mktsegment
+ORDER BY total DESC",
+    ),
+    (
+        "A view of the spicepod, over Flight",
+        Front::Flight,
+        "SELECT nation, revenue FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5",
+    ),
+    (
+        "Remote rows joined with what only this process knows",
+        Front::Http,
+        "SELECT t.table_name, r.r_name
+FROM information_schema.tables AS t JOIN region AS r ON r.r_name = 'ASIA'
+WHERE t.table_name IN ('orders', 'region')
+ORDER BY t.table_name",
+    ),
+];
+
+/// Asks all three and prints what a person wants to see.
+///
+/// # Errors
+/// The first query that fails.
+pub(super) async fn three_queries(addresses: Addresses) -> Result<(), Failure> {
+    for (at, (title, front, sql)) in QUERIES.iter().enumerate() {
+        println!("{}. {title}\n", at + 1);
+        println!("{}\n", indented(sql));
+        let begun = Instant::now();
+        let (answer, over) = match front {
+            Front::Http => (over_http(addresses, sql).await?, "HTTP"),
+            Front::Flight => (pretty(&over_flight(addresses, sql).await?)?, "Flight"),
+        };
+        let elapsed_ms = begun.elapsed().as_secs_f64() * 1000.0;
+        println!("{}\n", indented(answer.trim_end()));
+        println!("   answered over {over} in {elapsed_ms:.1} ms; sent upstream:");
+        for sent in sent_upstream(addresses, sql).await? {
+            println!("     {sent}");
+        }
+        println!();
+    }
+    Ok(())
+}
+
+async fn over_http(addresses: Addresses, sql: &str) -> Result<String, Failure> {
+    let request = Request::post(format!("http://{}/v1/sql", addresses.http))
+        .header("accept", "text/plain")
+        .body(Full::new(Bytes::from(sql.to_owned())))?;
+    let (status, body) = fetch(request, ANSWER_WAIT_MAX).await?;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if status.is_success() { Ok(text) } else { Err(text.into()) }
+}
+
+async fn over_flight(addresses: Addresses, sql: &str) -> Result<Vec<RecordBatch>, Failure> {
+    let endpoint = format!("http://{}", addresses.flight).parse()?;
+    let sidecar = Pool::new().connect(&Target::for_endpoint(endpoint, None, None)?)?;
+    Ok(sidecar.query(sql).await?.batches.try_collect().await?)
+}
+
+/// The SQL that a statement sends upstream, read from EXPLAIN.
+async fn sent_upstream(addresses: Addresses, sql: &str) -> Result<Vec<String>, Failure> {
+    let plan = over_flight(addresses, &format!("EXPLAIN {sql}")).await?;
+    let text = pretty(&plan)?;
+    let mut sent = Vec::new();
+    for batch in &plan {
+        let [kinds, plans] = batch.columns() else { return Err(text.into()) };
+        let (kinds, plans) = (strings(kinds)?, strings(plans)?);
+        for (kind, plan) in kinds.iter().zip(&plans) {
+            match kind.as_str() {
+                "upstream_sql" => sent.push(plan.clone()),
+                "physical_plan" => sent.extend(scans(plan)),
+                _ => {}
+            }
+        }
+    }
+    Ok(sent)
+}
+
+fn strings(column: &arrow::array::ArrayRef) -> Result<Vec<String>, Failure> {
+    let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8)?;
+    let column = arrow::array::AsArray::as_string::<i32>(column.as_ref());
+    Ok(column.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+}
+
+/// The `sql=` of every remote scan in a physical plan.
+fn scans(plan: &str) -> impl Iterator<Item = String> + '_ {
+    plan.lines().filter_map(|line| line.split_once("sql=")).map(|(_, sql)| sql.to_owned())
+}
+
+fn pretty(batches: &[RecordBatch]) -> Result<String, Failure> {
+    Ok(pretty_format_batches(batches)?.to_string())
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("   {line}")).collect::<Vec<_>>().join("\n")
+}

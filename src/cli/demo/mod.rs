@@ -1,0 +1,178 @@
+//! `sidewing demo`: the whole of it on one machine, without a network.
+//!
+//! An upstream of its own runs as a second process (TPC-H over TLS, a private CA and an API key made on
+//! the spot); a sidecar runs here on a spicepod in a temporary directory; three queries are asked over
+//! HTTP and Flight and shown with what went upstream. Then it keeps serving.
+
+mod ask;
+pub mod tpch;
+mod upstream;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::app::{self, Addresses, App, Listeners, Plan};
+use crate::config;
+use crate::query::DatasetState;
+use crate::telemetry::{self, Verbosity};
+
+use super::fail;
+use super::run::{drain, print_addresses, stop_signal};
+
+pub(crate) use upstream::{UpstreamArgs, run as run_upstream};
+
+/// How long the upstream may take to make its data.
+const UPSTREAM_START_MAX: Duration = Duration::from_secs(120);
+const READY_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// TPC-H scale factor: 1 is 6 million line items.
+    #[arg(long, default_value_t = tpch::SCALE_DEFAULT)]
+    scale: f64,
+    /// Ask the three queries and leave.
+    #[arg(long)]
+    once: bool,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+pub(super) async fn run(args: DemoArgs) -> ExitCode {
+    telemetry::init_log(Verbosity::Quiet);
+    match show(&args).await {
+        Ok(code) => code,
+        Err(error) => fail(&format!("the demo cannot go on: {error}")),
+    }
+}
+
+async fn show(args: &DemoArgs) -> Result<ExitCode, Failure> {
+    let dir = tempfile::Builder::new().prefix("sidewing-demo-").tempdir()?;
+    println!("Making TPC-H data at scale {} and a TLS upstream that serves it ...", args.scale);
+    let begun = Instant::now();
+    let (_upstream, endpoint) = start_upstream(dir.path(), args.scale).await?;
+    println!("The upstream answers at {endpoint} after {:.1} s.", begun.elapsed().as_secs_f64());
+    let pod = write_spicepod(dir.path(), &endpoint)?;
+    println!("The spicepod is {}\n", pod.display());
+
+    let (spicepod, federation) =
+        config::load(&pod).and_then(Plan::try_new).and_then(Plan::federate).map_err(|all| all.to_string())?;
+    let listeners = Listeners::bind(free_addresses().await).await?;
+    let app = App::start(&spicepod, federation, listeners, telemetry::init_metrics()?);
+    print_addresses(&spicepod, app.addresses);
+    wait_ready(&app).await?;
+    ask::three_queries(app.addresses).await?;
+    print_commands(app.addresses);
+    if !args.once {
+        println!("Serving until Ctrl-C.");
+        stop_signal().await;
+    }
+    Ok(drain(&app).await)
+}
+
+/// The upstream as a process of its own; it ends with this one.
+async fn start_upstream(dir: &Path, scale: f64) -> Result<(Child, String), Failure> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("demo-upstream")
+        .arg("--dir")
+        .arg(dir)
+        .args(["--scale", &scale.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let output = child.stdout.take().ok_or("the upstream has no output")?;
+    let mut lines = BufReader::new(output).lines();
+    let endpoint = async {
+        while let Some(line) = lines.next_line().await? {
+            if let Some(endpoint) = line.trim().strip_prefix("flight") {
+                return Ok(endpoint.trim().to_owned());
+            }
+        }
+        Err::<String, Failure>("the upstream ended before it answered".into())
+    };
+    let endpoint = tokio::time::timeout(UPSTREAM_START_MAX, endpoint)
+        .await
+        .map_err(|_| "the upstream took too long to start")??;
+    Ok((child, endpoint))
+}
+
+fn write_spicepod(dir: &Path, endpoint: &str) -> Result<std::path::PathBuf, Failure> {
+    let mut pod = format!(
+        "version: v1\nkind: Spicepod\nname: demo\n\nsecrets:\n  - from: env\n    name: env\n    params:\n      file_path: {}\n\ndatasets:\n",
+        dir.join(upstream::KEY_FILE).display(),
+    );
+    for table in tpch::TABLES {
+        pod.push_str(&format!(
+            "  - from: spice.ai:{endpoint}\n    name: {table}\n    params:\n      spiceai_api_key: ${{secrets:{}}}\n      spiceai_tls_ca_certificate_file: {}\n",
+            upstream::KEY_NAME,
+            dir.join(upstream::CA_FILE).display(),
+        ));
+    }
+    pod.push_str(
+        "\nviews:\n  - name: revenue_by_nation\n    sql: |\n      SELECT n_name AS nation, sum(l_extendedprice * (1 - l_discount)) AS revenue\n      FROM lineitem\n      JOIN orders ON l_orderkey = o_orderkey\n      JOIN customer ON o_custkey = c_custkey\n      JOIN nation ON c_nationkey = n_nationkey\n      GROUP BY n_name\n",
+    );
+    let path = dir.join("spicepod.yaml");
+    std::fs::write(&path, pod)?;
+    Ok(path)
+}
+
+/// The usual ports, or free ones where they are taken.
+async fn free_addresses() -> Addresses {
+    Addresses {
+        http: or_free(app::HTTP_DEFAULT).await,
+        flight: or_free(app::FLIGHT_DEFAULT).await,
+        metrics: or_free(app::METRICS_DEFAULT).await,
+    }
+}
+
+async fn or_free(wanted: SocketAddr) -> SocketAddr {
+    match tokio::net::TcpListener::bind(wanted).await {
+        Ok(_) => wanted,
+        Err(_) => {
+            println!("{wanted} is taken, using a free port instead.");
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+        }
+    }
+}
+
+async fn wait_ready(app: &App) -> Result<(), Failure> {
+    let until = Instant::now() + READY_MAX;
+    loop {
+        let datasets = app.engine.datasets();
+        let waiting = datasets.iter().find(|dataset| !matches!(dataset.state, DatasetState::Ready));
+        match waiting {
+            None => {
+                println!("  {} datasets and views ready\n", datasets.len());
+                return Ok(());
+            }
+            Some(dataset) if Instant::now() > until => {
+                return Err(match &dataset.state {
+                    DatasetState::Error(reason) => reason.to_string().into(),
+                    _ => format!("dataset `{}` is not ready", dataset.name).into(),
+                });
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn print_commands(addresses: Addresses) {
+    let Addresses { http, flight, metrics } = addresses;
+    println!("Try, in another terminal:\n");
+    println!("  curl -X POST http://{http}/v1/sql -d 'SELECT * FROM nation LIMIT 3'");
+    println!("  curl -X POST http://{http}/v1/sql -H 'Accept: text/csv' -d 'SELECT * FROM region'");
+    println!(
+        "  curl -X POST http://{http}/v1/sql -H 'Accept: text/plain' -d 'EXPLAIN SELECT count(*) FROM orders'"
+    );
+    println!("  curl http://{http}/v1/datasets?status=true");
+    println!("  curl http://{metrics}/metrics");
+    println!(
+        "  sidewing sql -e http://{flight} 'SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5'"
+    );
+    println!();
+}

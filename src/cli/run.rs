@@ -1,0 +1,145 @@
+//! `sidewing run`: serves a spicepod until a signal, then drains.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::app::{self, Addresses, App, Listeners, Plan};
+use crate::config::{self, Spicepod};
+use crate::query::{DatasetState, DatasetStatus, Engine};
+use crate::telemetry;
+
+use super::{fail, misconfigured};
+
+/// How long the start screen waits for the datasets' first states.
+const FIRST_STATES_WAIT: Duration = Duration::from_secs(5);
+const FIRST_STATES_POLL: Duration = Duration::from_millis(20);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// A spicepod file, or a directory that holds spicepod.yaml.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Where to answer HTTP [default: 127.0.0.1:8090].
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// Where to answer Arrow Flight [default: 127.0.0.1:50051].
+    #[arg(long, value_name = "ADDR")]
+    flight: Option<SocketAddr>,
+    /// Where to show metrics [default: 127.0.0.1:9090].
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+}
+
+impl RunArgs {
+    /// The command line wins over the spicepod, which wins over the defaults.
+    fn addresses(&self, spicepod: &Spicepod) -> Addresses {
+        let runtime = &spicepod.runtime;
+        Addresses {
+            http: self.http.or(runtime.http_bind).unwrap_or(app::HTTP_DEFAULT),
+            flight: self.flight.or(runtime.flight_bind).unwrap_or(app::FLIGHT_DEFAULT),
+            metrics: self.metrics.or(runtime.metrics_bind).unwrap_or(app::METRICS_DEFAULT),
+        }
+    }
+}
+
+pub(super) async fn run(args: RunArgs) -> ExitCode {
+    let (spicepod, federation) =
+        match config::load(&args.path).and_then(Plan::try_new).and_then(Plan::federate) {
+            Ok(ready) => ready,
+            Err(problems) => return misconfigured(&problems),
+        };
+    telemetry::init_log(app::verbosity(&spicepod));
+    eprint!("{}", spicepod.shown_warnings());
+    let metrics = match telemetry::init_metrics() {
+        Ok(metrics) => metrics,
+        Err(error) => return fail(&format!("cannot start metrics: {error}")),
+    };
+    let listeners = match Listeners::bind(args.addresses(&spicepod)).await {
+        Ok(listeners) => listeners,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let app = App::start(&spicepod, federation, listeners, metrics);
+    print_addresses(&spicepod, app.addresses);
+    tokio::select! {
+        () = print_datasets(&app.engine) => stop_signal().await,
+        () = stop_signal() => {}
+    }
+    drain(&app).await
+}
+
+/// Where everything is answered; the harness of the tests and people read the same lines.
+pub(super) fn print_addresses(spicepod: &Spicepod, addresses: Addresses) {
+    println!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), spicepod.name);
+    println!();
+    println!("  http     http://{}", addresses.http);
+    println!("  flight   http://{}", addresses.flight);
+    println!("  metrics  http://{}", addresses.metrics);
+    println!();
+}
+
+/// Each dataset with its first state, or `connecting` for those that take long.
+async fn print_datasets(engine: &Engine) {
+    let until = Instant::now() + FIRST_STATES_WAIT;
+    let mut datasets = engine.datasets();
+    while datasets.iter().any(is_undecided) && Instant::now() < until {
+        tokio::time::sleep(FIRST_STATES_POLL).await;
+        datasets = engine.datasets();
+    }
+    let width = datasets.iter().map(|dataset| dataset.name.to_string().len()).max().unwrap_or(0);
+    for dataset in &datasets {
+        println!("  {:width$}  {}", dataset.name.to_string(), state_line(dataset));
+    }
+    if datasets.is_empty() {
+        println!("  no datasets: only statements without tables can be answered");
+    }
+    println!();
+}
+
+fn is_undecided(dataset: &DatasetStatus) -> bool {
+    matches!(dataset.state, DatasetState::Initializing)
+}
+
+fn state_line(dataset: &DatasetStatus) -> String {
+    match &dataset.state {
+        DatasetState::Ready => format!("ready       {}", dataset.from),
+        DatasetState::Initializing => format!("connecting  {}", dataset.from),
+        DatasetState::Error(reason) => format!("error       {reason}; trying again"),
+    }
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+pub(super) async fn stop_signal() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            // Without the handler the default action ends the process, which is what is asked.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Lets running queries end; a second signal ends at once.
+pub(super) async fn drain(app: &App) -> ExitCode {
+    tracing::info!("stopping: running queries may end, a second signal ends at once");
+    tokio::select! {
+        drained = app.shutdown() => match drained {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(pending) => {
+                tracing::warn!(?pending, "stopped with tasks pending");
+                ExitCode::FAILURE
+            }
+        },
+        () = stop_signal() => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,10 @@
+//! `sidewing schema`: the JSON Schema of the spicepod on standard output.
+
+use std::process::ExitCode;
+
+use crate::config;
+
+pub(super) fn run() -> ExitCode {
+    println!("{:#}", config::json_schema());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,191 @@
+//! Every dataset and view by name, each with its state, and the DataFusion session that plans over them.
+//!
+//! Entries are fixed when the registry is built; only their states change. A query reads states without
+//! a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast::Query;
+
+use crate::name::DatasetName;
+use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
+
+/// The catalog and schema of unqualified names, as the public runtime has them.
+pub(crate) const DEFAULT_CATALOG: &str = "spice";
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// How far a dataset or view has come.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// Not reached yet.
+    Initializing,
+    /// Queries are answered.
+    Ready { schema: SchemaRef },
+    /// Something failed; healing goes on. With a schema queries are still tried.
+    Error { reason: Reason, schema: Option<SchemaRef>, since: SystemTime },
+}
+
+/// Why an entry is in [`State::Error`].
+#[derive(Debug, Clone)]
+pub enum Reason {
+    Upstream(UpstreamError),
+    /// A view that cannot be planned, or a schema that cannot be used.
+    Unusable(String),
+}
+
+impl State {
+    /// The schema, once it was ever known.
+    #[must_use]
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        match self {
+            Self::Initializing => None,
+            Self::Ready { schema } => Some(schema),
+            Self::Error { schema, .. } => schema.as_ref(),
+        }
+    }
+}
+
+/// One dataset or view.
+pub(super) struct Entry {
+    pub name: DatasetName,
+    /// `from:` as written; for a view the word `view`.
+    pub from: String,
+    pub kind: Kind,
+    pub state: ArcSwap<State>,
+}
+
+pub(super) enum Kind {
+    Dataset { upstream: Arc<Upstream>, remote: RemoteTableName },
+    View(View),
+}
+
+/// A view, parsed.
+pub(super) struct View {
+    pub sql: String,
+    pub query: Box<Query>,
+    /// Entries that its query names.
+    pub depends: Vec<usize>,
+}
+
+impl Entry {
+    pub fn reference(&self) -> TableReference {
+        match self.name.schema() {
+            Some(schema) => TableReference::partial(schema, self.name.table()),
+            None => TableReference::bare(self.name.table()),
+        }
+    }
+}
+
+/// Schema and table of an entry.
+type Key = (String, String);
+
+/// Finds entries by the names that SQL uses.
+#[derive(Default)]
+pub(super) struct Names(HashMap<Key, usize>);
+
+/// What a name in SQL stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Entry(usize),
+    /// `information_schema.*`.
+    Local,
+}
+
+impl Names {
+    pub fn insert(&mut self, name: &DatasetName, at: usize) {
+        let schema = name.schema().unwrap_or(DEFAULT_SCHEMA).to_owned();
+        self.0.insert((schema, name.table().to_owned()), at);
+    }
+
+    /// By one to three normalised parts.
+    pub fn find(&self, parts: &[String]) -> Option<Named> {
+        let (schema, table) = match parts {
+            [table] => (DEFAULT_SCHEMA, table),
+            [schema, table] => (schema.as_str(), table),
+            [catalog, schema, table] if catalog == DEFAULT_CATALOG => (schema.as_str(), table),
+            _ => return None,
+        };
+        if schema == INFORMATION_SCHEMA {
+            return Some(Named::Local);
+        }
+        self.0.get(&(schema.to_owned(), table.clone())).copied().map(Named::Entry)
+    }
+}
+
+/// The parts of a planner's table reference.
+pub(super) fn parts_of(reference: &TableReference) -> Vec<String> {
+    match reference {
+        TableReference::Bare { table } => vec![table.to_string()],
+        TableReference::Partial { schema, table } => vec![schema.to_string(), table.to_string()],
+        TableReference::Full { catalog, schema, table } => {
+            vec![catalog.to_string(), schema.to_string(), table.to_string()]
+        }
+    }
+}
+
+/// The tables of one schema. A table is replaced in one step: a query sees the old one or the new one.
+#[derive(Debug, Default)]
+struct Tables(ArcSwap<HashMap<String, Arc<dyn TableProvider>>>);
+
+#[async_trait]
+impl SchemaProvider for Tables {
+    fn table_names(&self) -> Vec<String> {
+        self.0.load().keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
+        Ok(self.0.load().get(name).cloned())
+    }
+
+    fn register_table(
+        &self,
+        name: String,
+        table: Arc<dyn TableProvider>,
+    ) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
+        let before = self.0.rcu(|tables| {
+            let mut tables = HashMap::clone(tables);
+            tables.insert(name.clone(), Arc::clone(&table));
+            tables
+        });
+        Ok(before.get(&name).cloned())
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.load().contains_key(name)
+    }
+}
+
+/// A session whose catalog has the schemas of `names`, empty, and nothing that reaches files.
+///
+/// # Errors
+/// A schema that cannot be registered.
+pub(super) fn session<'a>(
+    names: impl Iterator<Item = &'a DatasetName>,
+    target_partitions: Option<usize>,
+) -> datafusion::error::Result<SessionContext> {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    if let Some(partitions) = target_partitions {
+        config = config.with_target_partitions(partitions);
+    }
+    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let context = SessionContext::new_with_state(state);
+    let catalog = MemoryCatalogProvider::new();
+    for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {
+        catalog.register_schema(schema, Arc::new(Tables::default()))?;
+    }
+    context.register_catalog(DEFAULT_CATALOG, Arc::new(catalog));
+    Ok(context)
+}

@@ -1,0 +1,248 @@
+//! Brings datasets up and keeps them so: one keeper per upstream verifies the connection, loads the
+//! schemas, and after a reported failure looks again until the upstream is back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::view::ViewTable;
+use datafusion::execution::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use futures::StreamExt;
+use rand::Rng;
+use tokio::sync::Notify;
+
+use crate::task::Scope;
+use crate::upstream::{ErrorKind, RemoteTableName, Upstream, UpstreamError, UpstreamId};
+
+use super::Federation;
+use super::registry::{Entry, Kind, Reason, State, View};
+use super::table::{RemoteTable, remote_sql};
+
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The datasets of one upstream.
+pub(super) struct Group {
+    id: UpstreamId,
+    members: Vec<usize>,
+    /// Rung when a query met a failure that may mean that the upstream is away.
+    alarm: Notify,
+}
+
+/// Puts the datasets of equal upstreams together.
+pub(super) fn group(entries: &[Entry]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut known: HashMap<UpstreamId, usize> = HashMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if let Kind::Dataset { upstream, .. } = &entry.kind {
+            let id = upstream.id();
+            let place = *known.entry(id.clone()).or_insert_with(|| {
+                groups.push(Group { id: id.clone(), members: Vec::new(), alarm: Notify::new() });
+                groups.len() - 1
+            });
+            groups[place].members.push(at);
+        }
+    }
+    groups
+}
+
+/// One task per upstream.
+pub(super) fn start(federation: &Federation, scope: &Scope, parallel: usize) {
+    for place in 0..federation.inner.groups.len() {
+        let keeper = Keeper { federation: federation.clone(), place, parallel };
+        scope.spawn("dataset keeper", async move { keeper.keep().await });
+    }
+}
+
+/// Rings the keeper of `upstream` where `error` may mean that it is away.
+pub(super) fn report(federation: &Federation, upstream: &Upstream, error: &UpstreamError) {
+    let away = matches!(
+        error.kind,
+        ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Tls | ErrorKind::Auth | ErrorKind::Unavailable
+    );
+    let changed = matches!(error.kind, ErrorKind::Protocol | ErrorKind::NotFound);
+    if (away || changed)
+        && let Some(group) = federation.inner.groups.iter().find(|group| &group.id == upstream.id())
+    {
+        group.alarm.notify_one();
+    }
+}
+
+struct Keeper {
+    federation: Federation,
+    place: usize,
+    parallel: usize,
+}
+
+impl Keeper {
+    fn group(&self) -> &Group {
+        &self.federation.inner.groups[self.place]
+    }
+
+    /// Reach, load, wait for an alarm, reach again.
+    async fn keep(&self) {
+        let mut wait = RETRY_FIRST;
+        loop {
+            match self.bring_up().await {
+                true => {
+                    wait = RETRY_FIRST;
+                    self.group().alarm.notified().await;
+                }
+                false => {
+                    tokio::time::sleep(jittered(wait)).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Whether every dataset of the upstream is ready now.
+    async fn bring_up(&self) -> bool {
+        let Some(upstream) = self.member_upstream() else { return true };
+        if let Err(error) = upstream.verify(|_, _| ()).await {
+            for at in &self.group().members {
+                self.fail(&self.federation.inner.entries[*at], Reason::Upstream(error.clone()));
+            }
+            self.federation.plan_views().await;
+            return false;
+        }
+        let loads = self.group().members.clone().into_iter().map(|at| self.load(at));
+        let loaded: Vec<bool> =
+            futures::stream::iter(loads).buffer_unordered(self.parallel.max(1)).collect().await;
+        self.federation.plan_views().await;
+        loaded.into_iter().all(|ready| ready)
+    }
+
+    fn member_upstream(&self) -> Option<Arc<Upstream>> {
+        let first = self.group().members.first()?;
+        match &self.federation.inner.entries[*first].kind {
+            Kind::Dataset { upstream, .. } => Some(Arc::clone(upstream)),
+            Kind::View(_) => None,
+        }
+    }
+
+    /// Asks for the schema of one dataset and puts its table into the catalog.
+    async fn load(&self, at: usize) -> bool {
+        let entry = &self.federation.inner.entries[at];
+        let Kind::Dataset { upstream, remote } = &entry.kind else { return true };
+        let sql = format!("SELECT * FROM {}", remote_sql(remote));
+        match upstream.table_schema(remote, &sql).await {
+            Ok(schema) => match self.register(entry, upstream, remote, &schema) {
+                Ok(()) => true,
+                Err(error) => {
+                    self.fail(entry, Reason::Unusable(error.to_string()));
+                    false
+                }
+            },
+            Err(error) => {
+                self.fail(entry, Reason::Upstream(error));
+                false
+            }
+        }
+    }
+
+    fn register(
+        &self,
+        entry: &Entry,
+        upstream: &Arc<Upstream>,
+        remote: &RemoteTableName,
+        schema: &SchemaRef,
+    ) -> datafusion::error::Result<()> {
+        let was = entry.state.load();
+        if was.schema() != Some(schema) {
+            let context = &self.federation.inner.context;
+            let planner: Arc<SessionState> = Arc::new(context.state());
+            let (upstream, remote) = (Arc::clone(upstream), remote.clone());
+            let table =
+                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), &planner)?;
+            context.register_table(entry.reference(), Arc::new(table))?;
+        }
+        if !matches!(was.as_ref(), State::Ready { .. }) {
+            tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
+        }
+        entry.state.store(Arc::new(State::Ready { schema: Arc::clone(schema) }));
+        Ok(())
+    }
+
+    /// Logs a change of the reason once, not every attempt.
+    fn fail(&self, entry: &Entry, reason: Reason) {
+        let was = entry.state.load();
+        let (same, since) = match was.as_ref() {
+            State::Error { reason: old, since, .. } => (old.to_string() == reason.to_string(), *since),
+            _ => (false, SystemTime::now()),
+        };
+        if !same {
+            tracing::warn!(dataset = %entry.name, %reason, "dataset not ready, trying again");
+        }
+        let schema = was.schema().cloned();
+        entry.state.store(Arc::new(State::Error { reason, schema, since }));
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Upstream(error) => error.fmt(f),
+            Self::Unusable(message) => f.write_str(message),
+        }
+    }
+}
+
+impl Federation {
+    /// Plans the views again over the schemas that are known now. Views come after what they depend on.
+    async fn plan_views(&self) {
+        // Keepers take turns: an older look at the states must not overwrite a newer one.
+        let _turn = self.inner.views.lock().await;
+        for entry in &self.inner.entries {
+            if let Kind::View(view) = &entry.kind {
+                let state = self.plan_view(entry, view).await;
+                entry.state.store(Arc::new(state));
+            }
+        }
+    }
+
+    async fn plan_view(&self, entry: &Entry, view: &View) -> State {
+        let mut stale = None;
+        for at in &view.depends {
+            let source = &self.inner.entries[*at];
+            match source.state.load().as_ref() {
+                State::Ready { .. } => {}
+                State::Initializing => return State::Initializing,
+                State::Error { reason, schema, since } => {
+                    let reason = Reason::Unusable(format!("`{}` is not ready: {reason}", source.name));
+                    match schema {
+                        Some(_) => stale = Some((reason, *since)),
+                        None => return State::Error { reason, schema: None, since: *since },
+                    }
+                }
+            }
+        }
+        match (self.register_view(entry, view).await, stale) {
+            (Ok(schema), None) => State::Ready { schema },
+            (Ok(schema), Some((reason, since))) => State::Error { reason, schema: Some(schema), since },
+            (Err(error), _) => State::Error {
+                reason: Reason::Unusable(format!("the view cannot be planned: {error}")),
+                schema: None,
+                since: SystemTime::now(),
+            },
+        }
+    }
+
+    async fn register_view(&self, entry: &Entry, view: &View) -> datafusion::error::Result<SchemaRef> {
+        let context = &self.inner.context;
+        let statement = Statement::Statement(Box::new(SqlStatement::Query(view.query.clone())));
+        let plan = context.state().statement_to_plan(statement).await?;
+        let table = ViewTable::new(plan, Some(view.sql.clone()));
+        let schema = datafusion::catalog::TableProvider::schema(&table);
+        context.register_table(entry.reference(), Arc::new(table))?;
+        Ok(schema)
+    }
+}
+
+/// Between half of `wait` and the whole of it.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}

@@ -1,0 +1,123 @@
+//! One remote table as DataFusion sees it: its schema, which filters it takes, and the SELECT of a scan.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::name::DatasetName;
+use crate::upstream::{Flavor, RemoteTableName, Upstream};
+
+use super::filter::{Prover, quoted};
+use super::scan::{RemoteScan, Shape};
+
+/// A dataset that lives on an upstream.
+pub(super) struct RemoteTable {
+    pub name: DatasetName,
+    pub upstream: Arc<Upstream>,
+    pub remote: RemoteTableName,
+    schema: SchemaRef,
+    prover: Prover,
+}
+
+impl RemoteTable {
+    /// `planner` proves filters for upstreams of the DataFusion family.
+    ///
+    /// # Errors
+    /// A schema with two columns of one name.
+    pub fn try_new(
+        name: DatasetName,
+        upstream: Arc<Upstream>,
+        remote: RemoteTableName,
+        schema: SchemaRef,
+        planner: &Arc<SessionState>,
+    ) -> Result<Self> {
+        let family = speaks_datafusion(upstream.flavor()).then(|| Arc::clone(planner));
+        let prover = Prover::try_new(&schema, family)?;
+        Ok(Self { name, upstream, remote, schema, prover })
+    }
+
+    /// The SELECT of a scan, and how its answer is read.
+    fn select(&self, projection: &[usize], filters: &[Expr], limit: Option<usize>) -> (String, Shape) {
+        let columns: Vec<String> =
+            projection.iter().map(|at| quoted(self.schema.field(*at).name())).collect();
+        let (columns, shape) = match columns.is_empty() {
+            true => ("count(*)".to_owned(), Shape::Count { limit }),
+            false => (columns.join(", "), Shape::Rows),
+        };
+        let mut sql = format!("SELECT {columns} FROM {}", remote_sql(&self.remote));
+        let wheres: Vec<String> =
+            filters.iter().filter_map(|filter| self.prover.push(filter)).map(|pushed| pushed.sql).collect();
+        if !wheres.is_empty() {
+            sql.push_str(" WHERE ");
+            sql.push_str(&wheres.join(" AND "));
+        }
+        if let (Some(limit), Shape::Rows) = (limit, shape) {
+            sql.push_str(&format!(" LIMIT {limit}"));
+        }
+        (sql, shape)
+    }
+}
+
+/// Whether whole statements and proved filters may be sent.
+pub(super) fn speaks_datafusion(flavor: Flavor) -> bool {
+    matches!(flavor, Flavor::Spice | Flavor::FlightSql { datafusion: true })
+}
+
+/// The upstream's name of a table, every part quoted.
+pub(super) fn remote_sql(table: &RemoteTableName) -> String {
+    table.parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".")
+}
+
+impl fmt::Debug for RemoteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RemoteTable({} at {})", self.name, self.upstream.endpoint())
+    }
+}
+
+#[async_trait]
+impl TableProvider for RemoteTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize>;
+        let projection = match projection {
+            Some(projection) => projection,
+            None => {
+                all = (0..self.schema.fields().len()).collect();
+                &all
+            }
+        };
+        let (sql, shape) = self.select(projection, filters, limit);
+        let schema: Schema = self.schema.project(projection)?;
+        let (name, upstream) = (self.name.clone(), Arc::clone(&self.upstream));
+        Ok(Arc::new(RemoteScan::new(name, upstream, sql, shape, Arc::new(schema))))
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let decide = |filter: &&Expr| match self.prover.push(filter) {
+            Some(pushed) if pushed.exact => TableProviderFilterPushDown::Exact,
+            Some(_) => TableProviderFilterPushDown::Inexact,
+            None => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(decide).collect())
+    }
+}

@@ -1,0 +1,404 @@
+//! Plans a statement, decides its tier, and runs it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::time::Instant;
+
+use crate::federation::{Federation, Forward, Reason, Route, State, Status};
+use crate::name::QueryId;
+use crate::upstream::{ErrorKind, UpstreamError};
+
+use super::error::{from_datafusion, not_ready};
+use super::statement::{Parsed, parse};
+use super::{Answer, Batches, DatasetState, DatasetStatus, QueryError, Request, explain};
+
+/// Schemas promised by upstreams are remembered for this many statements, this long.
+const PROMISES_MAX: u64 = 1_000;
+const PROMISE_TTL: Duration = Duration::from_secs(60);
+
+/// Process-wide settings of queries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// `runtime.query.timeout`; none means that a query may take as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+/// Plans and runs statements over the datasets of one spicepod. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    federation: Federation,
+    options: Options,
+    /// The upstream's schema of a forwarded statement, by its SQL and upstream.
+    promises: moka::sync::Cache<Promised, SchemaRef>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Promised {
+    upstream: crate::upstream::UpstreamId,
+    sql: String,
+}
+
+/// A statement, planned here and given its tier.
+struct Planned {
+    parsed: Parsed,
+    plan: LogicalPlan,
+    route: Route,
+}
+
+/// A started statement, before its first batch was waited for.
+struct Started {
+    schema: SchemaRef,
+    batches: Batches,
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(federation: Federation, options: Options) -> Self {
+        let promises =
+            moka::sync::Cache::builder().max_capacity(PROMISES_MAX).time_to_live(PROMISE_TTL).build();
+        Self { federation, options, promises }
+    }
+
+    /// Runs a statement. Returns when the first batch (or the end) is here, so that an early failure is
+    /// an error of this call.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn run(&self, request: Request) -> Result<Answer, QueryError> {
+        let id = QueryId::random();
+        let deadline = self.options.timeout.map(|timeout| Deadline { at: Instant::now() + timeout, timeout });
+        let begun = Instant::now();
+        let answer = within(deadline, self.start(&request)).await;
+        let elapsed_ms = begun.elapsed().as_millis() as u64;
+        match answer {
+            Ok(Started { schema, batches }) => {
+                tracing::debug!(query = %id, elapsed_ms, "query answers");
+                Ok(Answer { id, schema, batches: guarded(batches, deadline) })
+            }
+            Err(error) => {
+                metrics::counter!("query_failures").increment(1);
+                tracing::debug!(query = %id, elapsed_ms, %error, "query failed");
+                Err(error)
+            }
+        }
+    }
+
+    /// The schema that [`Engine::run`] will answer with, without running.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {
+        let planned = self.plan(&request).await?;
+        if planned.parsed.explain.is_some() {
+            return Ok(explain::schema());
+        }
+        if let Route::Forward(forward) = &planned.route {
+            match self.promise(forward, &planned.plan).await {
+                Err(error) if falls_back(&error) => {}
+                other => return other,
+            }
+        }
+        Ok(self.physical(planned.plan).await?.schema())
+    }
+
+    /// The schema of one dataset or view by its name parts (`["t"]`, `["s","t"]`, `["a.b.t"]`).
+    ///
+    /// # Errors
+    /// [`QueryError::NotFound`] for an unknown name.
+    pub async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {
+        let name = path.join(".");
+        let lower: Vec<String> =
+            name.split('.').map(|part| part.trim_matches('"').to_ascii_lowercase()).collect();
+        let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
+        let Some(status) = self.federation.find(&exact).or_else(|| self.federation.find(&lower)) else {
+            return Err(QueryError::NotFound { message: format!("table `{name}` not found") });
+        };
+        match &status.state {
+            state if state.schema().is_some() => Ok(state.schema().cloned().unwrap_or_else(empty)),
+            State::Error { reason, .. } => {
+                Err(not_ready(&status.name, status.endpoint.clone(), Some(reason.clone())))
+            }
+            State::Initializing | State::Ready { .. } => {
+                Err(not_ready(&status.name, status.endpoint.clone(), None))
+            }
+        }
+    }
+
+    /// Every dataset and view with its state, in the order of the spicepod.
+    #[must_use]
+    pub fn datasets(&self) -> Vec<DatasetStatus> {
+        self.federation.status().into_iter().map(dataset_status).collect()
+    }
+
+    async fn start(&self, request: &Request) -> Result<Started, QueryError> {
+        metrics::counter!("query_executions").increment(1);
+        let Planned { parsed, plan, route } = self.plan(request).await?;
+        if let Some(options) = parsed.explain.clone() {
+            return self.start_explain(parsed, options, plan, route).await;
+        }
+        match route {
+            Route::Forward(forward) => self.start_forward(forward, parsed.statement, plan).await,
+            Route::Scan { reason } => {
+                tracing::debug!(reason, "answered by scans");
+                self.start_scan(plan).await
+            }
+        }
+    }
+
+    /// Plans locally, for errors in our words and to refuse anything but reading, and finds the tier.
+    async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
+        let parsed = parse(&request.sql, &request.parameters)?;
+        self.federation.check(&parsed.statement)?;
+        let plan = self.logical(parsed.statement.clone()).await?;
+        let route = self.federation.route(&parsed.statement);
+        Ok(Planned { parsed, plan, route })
+    }
+
+    async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+        let state = self.federation.context().state();
+        let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let reading =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reading
+            .verify_plan(&plan)
+            .map_err(|_| QueryError::ReadOnly { statement: "this statement".to_owned() })?;
+        Ok(plan)
+    }
+
+    async fn physical(&self, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+        let frame = self.federation.context().execute_logical_plan(plan).await.map_err(from_datafusion)?;
+        frame.create_physical_plan().await.map_err(from_datafusion)
+    }
+
+    async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
+        let plan = self.physical(plan).await?;
+        let schema = plan.schema();
+        let stream = execute_stream(plan, self.federation.context().task_ctx()).map_err(from_datafusion)?;
+        let started = Started { schema, batches: self.reported(stream) };
+        started.first().await
+    }
+
+    /// Local batches; an upstream's failure among them is told to its keeper.
+    fn reported(&self, stream: SendableRecordBatchStream) -> Batches {
+        let federation = self.federation.clone();
+        stream
+            .map_err(move |error| {
+                let error = from_datafusion(error);
+                if let QueryError::Upstream { dataset: Some(name), source } = &error {
+                    federation.report_dataset(name, source);
+                }
+                error
+            })
+            .boxed()
+    }
+
+    async fn start_forward(
+        &self,
+        forward: Forward,
+        statement: Statement,
+        plan: LogicalPlan,
+    ) -> Result<Started, QueryError> {
+        metrics::counter!("query_forwarded").increment(1);
+        let refused = match self.forward(&forward, &plan).await {
+            Err(error) if falls_back(&error) => error,
+            other => return other,
+        };
+        tracing::debug!(%refused, "the upstream refused the statement, answering by scans");
+        let plan = self.logical(statement).await?;
+        match self.start_scan(plan).await {
+            // Both tiers call it the user's fault: the upstream's words are about the user's statement.
+            Err(error) if error.is_the_users() => Err(refused),
+            other => other,
+        }
+    }
+
+    async fn forward(&self, forward: &Forward, plan: &LogicalPlan) -> Result<Started, QueryError> {
+        let sent = forward.upstream.query(&forward.sql).await;
+        let stream = sent.map_err(|source| self.upstream_error(forward, source))?;
+        let promised = promised_schema(forward, &stream.schema, plan);
+        self.promises.insert(Promised::of(forward), Arc::clone(&promised));
+        let (engine, forward) = (self.clone(), forward.clone());
+        let schema = Arc::clone(&promised);
+        let batches = stream.batches.map(move |batch| {
+            let batch = batch.map_err(|source| engine.upstream_error(&forward, source))?;
+            match forward.requalified {
+                true => renamed(&batch, &schema),
+                false => Ok(batch),
+            }
+        });
+        Ok(Started { schema: promised, batches: batches.boxed() })
+    }
+
+    async fn promise(&self, forward: &Forward, plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
+        let key = Promised::of(forward);
+        if let Some(schema) = self.promises.get(&key) {
+            return Ok(schema);
+        }
+        let sent = forward.upstream.plan(&forward.sql).await;
+        let planned = sent.map_err(|source| self.upstream_error(forward, source))?;
+        let schema = promised_schema(forward, &planned.schema, plan);
+        self.promises.insert(key, Arc::clone(&schema));
+        Ok(schema)
+    }
+
+    fn upstream_error(&self, forward: &Forward, source: UpstreamError) -> QueryError {
+        self.federation.report(&forward.upstream, &source);
+        let names: Vec<String> = forward.datasets.iter().map(ToString::to_string).collect();
+        QueryError::Upstream { dataset: Some(names.join(", ")), source }
+    }
+
+    async fn start_explain(
+        &self,
+        parsed: Parsed,
+        options: super::statement::Explain,
+        plan: LogicalPlan,
+        route: Route,
+    ) -> Result<Started, QueryError> {
+        let batches = match route {
+            Route::Forward(forward) => {
+                let received = match options.analyze {
+                    true => {
+                        let started = self.start_forward(forward.clone(), parsed.statement, plan).await?;
+                        Some(explain::drain(started.batches).await?)
+                    }
+                    false => None,
+                };
+                vec![explain::forwarded(&forward, received)?]
+            }
+            Route::Scan { reason } => {
+                let plan = self.logical(options.whole).await?;
+                let started = self.start_scan(plan).await?;
+                let mut batches = vec![explain::scanned(&reason)?];
+                batches.extend(started.batches.try_collect::<Vec<_>>().await?);
+                batches
+            }
+        };
+        Ok(Started {
+            schema: explain::schema(),
+            batches: futures::stream::iter(batches.into_iter().map(Ok)).boxed(),
+        })
+    }
+}
+
+impl Started {
+    /// Waits for the first batch; its error becomes the call's.
+    async fn first(self) -> Result<Self, QueryError> {
+        let Self { schema, mut batches } = self;
+        let first = batches.next().await.transpose()?;
+        let batches = futures::stream::iter(first.map(Ok)).chain(batches).boxed();
+        Ok(Self { schema, batches })
+    }
+}
+
+impl Promised {
+    fn of(forward: &Forward) -> Self {
+        Self { upstream: forward.upstream.id().clone(), sql: forward.sql.clone() }
+    }
+}
+
+/// What lets a forwarded statement be answered by scans: the upstream cannot plan it.
+fn falls_back(error: &QueryError) -> bool {
+    matches!(
+        error,
+        QueryError::Upstream { source, .. }
+            if matches!(source.kind, ErrorKind::Refused | ErrorKind::Unimplemented | ErrorKind::Planning)
+    )
+}
+
+/// The upstream's own schema; where qualifiers were dropped on the way, the names that the user's
+/// statement gives.
+fn promised_schema(forward: &Forward, upstream: &SchemaRef, plan: &LogicalPlan) -> SchemaRef {
+    let local = plan.schema();
+    if !forward.requalified || local.fields().len() != upstream.fields().len() {
+        return Arc::clone(upstream);
+    }
+    let fields: Vec<Field> = upstream
+        .fields()
+        .iter()
+        .zip(local.fields())
+        .map(|(field, local)| field.as_ref().clone().with_name(local.name()))
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, upstream.metadata().clone()))
+}
+
+/// The same columns under the names of `schema`.
+fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
+        .map_err(|error| QueryError::Internal { message: error.to_string() })
+}
+
+fn dataset_status(status: Status) -> DatasetStatus {
+    let state = match status.state {
+        State::Initializing => DatasetState::Initializing,
+        State::Ready { .. } => DatasetState::Ready,
+        State::Error { reason: Reason::Upstream(source), .. } => {
+            let dataset = Some(status.name.to_string());
+            DatasetState::Error(Arc::new(QueryError::Upstream { dataset, source }))
+        }
+        State::Error { reason, .. } => {
+            DatasetState::Error(Arc::new(not_ready(&status.name, status.endpoint.clone(), Some(reason))))
+        }
+    };
+    DatasetStatus {
+        name: status.name,
+        from: status.from,
+        endpoint: status.endpoint,
+        state,
+        is_view: status.is_view,
+    }
+}
+
+fn empty() -> SchemaRef {
+    Arc::new(Schema::empty())
+}
+
+/// When a query must have ended.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    fn error(self) -> QueryError {
+        QueryError::Timeout { seconds: self.timeout.as_secs_f64() }
+    }
+}
+
+async fn within<T>(
+    deadline: Option<Deadline>,
+    work: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.at, work).await.unwrap_or_else(|_| Err(deadline.error()))
+        }
+        None => work.await,
+    }
+}
+
+/// Ends after the first error, and at the deadline with one.
+fn guarded(batches: Batches, deadline: Option<Deadline>) -> Batches {
+    futures::stream::unfold(Some(batches), move |batches| async move {
+        let mut batches = batches?;
+        match within(deadline, batches.next().map(Option::transpose)).await {
+            Ok(Some(batch)) => Some((Ok(batch), Some(batches))),
+            Ok(None) => None,
+            Err(error) => {
+                metrics::counter!("query_failures").increment(1);
+                Some((Err(error), None))
+            }
+        }
+    })
+    .boxed()
+}

@@ -1,0 +1,217 @@
+//! The data of a FlightInfo: its endpoints enter, batches of one schema leave, in order.
+//!
+//! Tolerates repeated Schema messages; never retries; dropping it cancels the call upstream.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::error::FlightError;
+use arrow_flight::{FlightEndpoint, FlightInfo, Ticket};
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use crate::name::EndpointUrl;
+
+use super::channel::Channel;
+use super::error::{ErrorKind, UpstreamError};
+use super::fit::{self, Fit};
+use super::session::Session;
+
+/// More endpoints of one result are not taken.
+const ENDPOINTS_MAX: usize = 10_000;
+/// `the data is where you asked` (Flight.proto, Location).
+const REUSE_CONNECTION: &str = "arrow-flight-reuse-connection";
+
+/// Batches as they arrive. The first one is already here: nothing is retried any more.
+pub struct RemoteStream {
+    pub schema: SchemaRef,
+    pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, UpstreamError>> + Send>>,
+}
+
+/// The schema that a FlightInfo promises; `None` when it says nothing.
+pub(super) fn promised(session: &Session, info: &FlightInfo) -> Result<Option<Schema>, UpstreamError> {
+    if info.schema.is_empty() {
+        return Ok(None);
+    }
+    let schema = info.clone().try_decode_schema().map_err(|error| {
+        session.protocol(ErrorKind::Protocol, format!("the schema in GetFlightInfo cannot be read: {error}"))
+    })?;
+    Ok(Some(schema))
+}
+
+/// Reads until the first batch or the end of all endpoints.
+pub(super) async fn open(session: Session, info: FlightInfo) -> Result<RemoteStream, UpstreamError> {
+    if info.endpoint.len() > ENDPOINTS_MAX {
+        let message =
+            format!("the result has {} endpoints; at most {ENDPOINTS_MAX} are read", info.endpoint.len());
+        return Err(session.protocol(ErrorKind::Protocol, message));
+    }
+    let promised = promised(&session, &info)?;
+    let mut reader = Reader {
+        session,
+        promised,
+        left: info.endpoint.into(),
+        current: None,
+        schema: None,
+        has_batches: false,
+    };
+    let first = reader.next().await?;
+    let schema = reader.schema()?;
+    let Some(first) = first else {
+        return Ok(RemoteStream { schema, batches: futures::stream::empty().boxed() });
+    };
+    let rest = futures::stream::try_unfold(reader, |mut reader| async move {
+        Ok(reader.next().await?.map(|batch| (batch, reader)))
+    });
+    let batches = futures::stream::iter([Ok(first)]).chain(rest).boxed();
+    Ok(RemoteStream { schema, batches })
+}
+
+struct Reader {
+    session: Session,
+    promised: Option<Schema>,
+    left: VecDeque<FlightEndpoint>,
+    current: Option<Current>,
+    /// That of every batch that leaves; known from the first Schema message on.
+    schema: Option<SchemaRef>,
+    has_batches: bool,
+}
+
+/// The endpoint being read.
+struct Current {
+    session: Session,
+    decoder: FlightDataDecoder,
+    fit: Option<Fit>,
+}
+
+impl Reader {
+    fn schema(&self) -> Result<SchemaRef, UpstreamError> {
+        match (&self.schema, &self.promised) {
+            (Some(schema), _) => Ok(Arc::clone(schema)),
+            (None, Some(promised)) => Ok(Arc::new(promised.clone())),
+            (None, None) => {
+                let message = "the result has no schema, neither in GetFlightInfo nor in DoGet";
+                Err(self.session.protocol(ErrorKind::Protocol, message))
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, UpstreamError> {
+        loop {
+            let Some(current) = &mut self.current else {
+                let Some(endpoint) = self.left.pop_front() else { return Ok(None) };
+                self.current = Some(begin(self.session.clone(), endpoint).await?);
+                continue;
+            };
+            let Some(message) = current.decoder.next().await else {
+                self.current = None;
+                continue;
+            };
+            let payload = match message {
+                Ok(message) => message.payload,
+                Err(error) => return Err(self.failure(&error)),
+            };
+            match payload {
+                DecodedPayload::None => {}
+                DecodedPayload::Schema(schema) => self.begin_schema(&schema)?,
+                DecodedPayload::RecordBatch(batch) => {
+                    self.has_batches = true;
+                    return self.fitted(batch).map(Some);
+                }
+            }
+        }
+    }
+
+    /// The first Schema message settles what leaves; later ones must agree.
+    fn begin_schema(&mut self, found: &SchemaRef) -> Result<(), UpstreamError> {
+        let schema = match (&self.schema, &self.promised) {
+            (Some(schema), _) => Arc::clone(schema),
+            (None, Some(promised)) => Arc::new(fit::loosened(promised, found)),
+            (None, None) => Arc::clone(found),
+        };
+        let fit = Fit::try_new(&schema, found).map_err(|why| {
+            let message = format!("the stream is not what GetFlightInfo promised: {why}");
+            self.session.protocol(ErrorKind::Protocol, message)
+        })?;
+        if let Some(current) = &mut self.current {
+            current.fit = Some(fit);
+        }
+        self.schema = Some(schema);
+        Ok(())
+    }
+
+    fn fitted(&self, batch: RecordBatch) -> Result<RecordBatch, UpstreamError> {
+        // The decoder refuses a batch before its schema, so a fit is there.
+        let Some(fit) = self.current.as_ref().and_then(|current| current.fit.as_ref()) else {
+            return Err(self.session.protocol(ErrorKind::Protocol, "a batch came before its schema"));
+        };
+        fit.apply(batch).map_err(|error| {
+            let message = format!("a batch does not fit its schema: {error}");
+            self.session.protocol(ErrorKind::Protocol, message)
+        })
+    }
+
+    fn failure(&self, error: &FlightError) -> UpstreamError {
+        let session = self.current.as_ref().map_or(&self.session, |current| &current.session);
+        match error {
+            FlightError::Tonic(status) => session.error("DoGet", status, self.has_batches),
+            other => {
+                session.protocol(ErrorKind::Protocol, format!("the data of DoGet cannot be read: {other}"))
+            }
+        }
+    }
+}
+
+enum Place {
+    Here,
+    There(Arc<Channel>),
+    /// Not to be reached from here.
+    Unknown,
+}
+
+fn elsewhere(channel: &Arc<Channel>, uri: &str) -> Place {
+    let Some((scheme, rest)) = uri.split_once("://") else { return Place::Unknown };
+    let scheme = match scheme {
+        REUSE_CONNECTION => return Place::Here,
+        "grpc" | "grpc+tcp" | "http" => "http",
+        "grpc+tls" | "https" => "https",
+        _ => return Place::Unknown,
+    };
+    match format!("{scheme}://{rest}").parse::<EndpointUrl>() {
+        Ok(endpoint) if endpoint == *channel.endpoint() => Place::Here,
+        Ok(endpoint) => channel.at(endpoint).map_or(Place::Unknown, Place::There),
+        Err(_) => Place::Unknown,
+    }
+}
+
+/// Opens an endpoint at its first location that answers, or else where the result was planned.
+async fn begin(session: Session, endpoint: FlightEndpoint) -> Result<Current, UpstreamError> {
+    let Some(ticket) = endpoint.ticket else {
+        let message = "an endpoint of the result has no ticket";
+        return Err(session.protocol(ErrorKind::Protocol, message));
+    };
+    for location in &endpoint.location {
+        match elsewhere(&session.channel, &location.uri) {
+            Place::Here => break,
+            Place::Unknown => {}
+            Place::There(channel) => match get_at(&session, &channel, ticket.clone()).await {
+                Ok(current) => return Ok(current),
+                Err(error) => tracing::debug!(%error, "location not reachable, trying the next"),
+            },
+        }
+    }
+    get(session, ticket).await
+}
+
+async fn get_at(session: &Session, channel: &Arc<Channel>, ticket: Ticket) -> Result<Current, UpstreamError> {
+    get(session.at(channel).await?, ticket).await
+}
+
+async fn get(session: Session, ticket: Ticket) -> Result<Current, UpstreamError> {
+    let stream = session.do_get(ticket).await?;
+    let decoder = FlightDataDecoder::new(stream.map_err(FlightError::from));
+    Ok(Current { session, decoder, fit: None })
+}

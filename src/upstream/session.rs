@@ -1,0 +1,109 @@
+//! One attempt at a call: a channel with its token enters, Flight requests with the right metadata leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, SchemaResult, Ticket};
+use bytes::Bytes;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Code, Request, Status, Streaming};
+
+use super::auth::Greeting;
+use super::channel::{Channel, Wire};
+use super::error::{ErrorKind, Step, UpstreamError};
+use super::single_flight::Held;
+use super::status::Doing;
+
+#[derive(Clone)]
+pub(super) struct Session {
+    pub channel: Arc<Channel>,
+    client: FlightServiceClient<Wire>,
+    greeting: Held<Greeting>,
+    limit: u64,
+    step: Step,
+    /// Set when the upstream said UNAUTHENTICATED.
+    rejected: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Makes sure of a token; connects where needed.
+    pub async fn open(channel: &Arc<Channel>, limit: u64, step: Step) -> Result<Self, UpstreamError> {
+        let greeting = channel.greeting().await?;
+        let decoded_max = usize::try_from(limit).unwrap_or(usize::MAX);
+        let client =
+            FlightServiceClient::new(Wire(Arc::clone(channel))).max_decoding_message_size(decoded_max);
+        let rejected = Arc::new(AtomicBool::new(false));
+        Ok(Self { channel: Arc::clone(channel), client, greeting, limit, step, rejected })
+    }
+
+    /// The same call at another place.
+    pub async fn at(&self, channel: &Arc<Channel>) -> Result<Self, UpstreamError> {
+        Self::open(channel, self.limit, self.step).await
+    }
+
+    /// Whether a new token may help; the old one is forgotten.
+    pub fn renew_token(&self) -> bool {
+        let may_help = self.rejected.load(Ordering::Relaxed) && self.greeting.value.token.is_some();
+        if may_help {
+            self.channel.forget_token(self.greeting.generation);
+        }
+        may_help
+    }
+
+    pub async fn flight_info(&self, command: Bytes) -> Result<FlightInfo, UpstreamError> {
+        let request = self.request(FlightDescriptor::new_cmd(command))?;
+        let answer = self.client.clone().get_flight_info(request).await;
+        Ok(answer.map_err(|status| self.error("GetFlightInfo", &status, false))?.into_inner())
+    }
+
+    pub async fn schema(&self, command: Bytes) -> Result<SchemaResult, UpstreamError> {
+        let request = self.request(FlightDescriptor::new_cmd(command))?;
+        let answer = self.client.clone().get_schema(request).await;
+        Ok(answer.map_err(|status| self.error("GetSchema", &status, false))?.into_inner())
+    }
+
+    pub async fn do_get(&self, ticket: Ticket) -> Result<Streaming<FlightData>, UpstreamError> {
+        let request = self.request(ticket)?;
+        let answer = self.client.clone().do_get(request).await;
+        Ok(answer.map_err(|status| self.error("DoGet", &status, false))?.into_inner())
+    }
+
+    fn request<T>(&self, message: T) -> Result<Request<T>, UpstreamError> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        if let Some(token) = &self.greeting.value.token {
+            metadata.insert("authorization", token.clone());
+        }
+        if let Some(app) = &self.channel.id.app {
+            metadata.insert("spiceai-org", self.ascii(&app.org)?);
+            metadata.insert("spiceai-app", self.ascii(&app.app)?);
+        }
+        Ok(request)
+    }
+
+    fn ascii(&self, text: &str) -> Result<MetadataValue<Ascii>, UpstreamError> {
+        text.parse().map_err(|_| {
+            let message =
+                format!("InvalidMetadataValue: `{text}` cannot be sent as org or app: it is not ASCII");
+            self.protocol(ErrorKind::Refused, message)
+        })
+    }
+
+    /// A failed call.
+    pub fn error(&self, method: &'static str, status: &Status, is_streaming: bool) -> UpstreamError {
+        if status.code() == Code::Unauthenticated {
+            self.rejected.store(true, Ordering::Relaxed);
+        }
+        let doing = Doing { step: self.step, method, limit: self.limit, is_streaming };
+        let token = Some(&self.greeting.value.token);
+        self.channel.translate(token, |origin| origin.error(status, doing))
+    }
+
+    /// An answer that is not what the protocol promises.
+    pub fn protocol(&self, kind: ErrorKind, message: impl Into<String>) -> UpstreamError {
+        let token = Some(&self.greeting.value.token);
+        let message = self.channel.translate(token, |origin| origin.clean(&message.into()));
+        UpstreamError::new(kind, self.step, self.channel.endpoint(), message)
+    }
+}

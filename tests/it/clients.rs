@@ -1,0 +1,103 @@
+//! Foreign clients from `tests/clients` against the real sidecar.
+//!
+//! They need an interpreter and a package registry. Where those are missing the test says so loudly and
+//! passes, unless `SIDEWING_REQUIRE_CLIENTS` is set.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray};
+use serde_json::{Value, json};
+
+use crate::support::client::batch;
+use crate::support::sidecar::{Sidecar, repository_file};
+use crate::support::spicepod::{Dataset, spicepod};
+use crate::support::upstream::Upstream;
+
+/// The release that the test is held to.
+const PYARROW: &str = "pyarrow>=20";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pyarrow_reads_a_query_and_a_schema_by_path() {
+    let Some(python) = required("pyarrow", python_with_pyarrow()) else { return };
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a rather long name")]));
+    let prices: ArrayRef = Arc::new(Float64Array::from(vec![0.5, 1.5, 2.5]));
+    let items = batch([("id", ids), ("name", names), ("price", prices)]);
+    let upstream = Upstream::builder().table("items", items).start().await;
+    let sidecar = Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], ""));
+    let sidecar = sidecar.start().await;
+    sidecar.wait_ready().await;
+
+    let sql = "select id, name, price * 2 as twice from items order by id";
+    let direct = read(&python, &upstream.addr().to_string(), sql).await;
+    let answer = read(&python, sidecar.flight_addr(), sql).await;
+    assert_eq!(answer["promised"], json!(["id", "name", "twice"]));
+    assert_eq!(answer["rows"], expected_rows());
+    assert_eq!(answer["rows"], direct["rows"], "the upstream's own answer");
+    let paths = &answer["path_schema"];
+    assert_eq!((&paths["id"], &paths["price"]), (&json!("int64"), &json!("double")), "{paths}");
+    assert!(paths["name"].as_str().is_some_and(|text| text.contains("string")), "{paths}");
+    assert_eq!(answer["same_without_token"], json!(true));
+}
+
+fn expected_rows() -> Value {
+    json!([
+        {"id": 1, "name": "a", "twice": 1.0},
+        {"id": 2, "name": null, "twice": 3.0},
+        {"id": 3, "name": "a rather long name", "twice": 5.0},
+    ])
+}
+
+/// What the script prints about the Flight server at `addr`.
+async fn read(python: &Path, addr: &str, sql: &str) -> Value {
+    let script = repository_file("tests/clients/pyarrow/read.py");
+    let location = format!("grpc://{addr}");
+    let output = tokio::process::Command::new(python).arg(script).args([&location, "items", sql]).output();
+    let output = output.await.expect("python starts");
+    assert!(output.status.success(), "{addr}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON from the script")
+}
+
+/// The client, or a loud word about its absence; a failure where absence is not allowed.
+fn required<T>(client: &str, found: Result<T, String>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(why) => {
+            let needed = std::env::var_os("SIDEWING_REQUIRE_CLIENTS").is_some();
+            assert!(!needed, "{client} cannot be had: {why}");
+            eprintln!("\n*** SKIPPED: {client} cannot be had: {why} ***\n");
+            None
+        }
+    }
+}
+
+/// A Python interpreter that can import pyarrow.flight, installed on first use.
+fn python_with_pyarrow() -> Result<PathBuf, String> {
+    let venv = repository_file("target/clients-venv");
+    let python = venv.join("bin/python");
+    let importable = |python: &PathBuf| run(Command::new(python).args(["-c", "import pyarrow.flight"]));
+    if importable(&python).is_ok() {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    run(Command::new(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        PYARROW,
+    ]))?;
+    importable(&python)?;
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}

@@ -1,0 +1,17 @@
+//! The harness: everything that an integration test needs to surround the real binary with a world.
+//!
+//! - [`pki`]: a CA and certificates, good and bad, made at run time.
+//! - [`upstream`]: a real Flight upstream that records its calls and fails on request.
+//! - [`sidecar`]: the real binary on free ports, killed with the test.
+//! - [`spicepod`]: spicepods as text.
+//! - [`client`]: a downstream Flight client, and the comparison of answers.
+//! - [`tpch`]: TPC-H tables and the 22 queries.
+//!
+//! Tests of these parts are in `harness.rs`.
+
+pub mod client;
+pub mod pki;
+pub mod sidecar;
+pub mod spicepod;
+pub mod tpch;
+pub mod upstream;

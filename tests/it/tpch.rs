@@ -1,0 +1,81 @@
+//! The 22 TPC-H queries through the sidecar, three ways, against the reference engine.
+
+use crate::support::client::{Order, assert_same};
+use crate::support::sidecar::Sidecar;
+use crate::support::spicepod::{Dataset, spicepod};
+use crate::support::tpch;
+use crate::support::upstream::Upstream;
+
+/// The tables that the second of two upstreams has: every query but Q1, Q4, Q6, Q13, Q18 and Q22 must then
+/// join across.
+const ELSEWHERE: [&str; 4] = ["part", "partsupp", "supplier", "region"];
+
+async fn upstream() -> Upstream {
+    Upstream::builder().tables(tpch::tables()).start().await
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    ["region", "nation", "supplier", "customer", "part", "partsupp", "orders", "lineitem"].into_iter()
+}
+
+/// Asks all 22; `sent` sees what each made the upstream run.
+async fn compare(datasets: &[Dataset], reference: &Upstream, sent: impl Fn(usize)) {
+    let sidecar = Sidecar::builder().spicepod(&spicepod(datasets, "")).start().await;
+    sidecar.wait_ready().await;
+    let mut client = sidecar.flight_client().await;
+    for (number, sql) in tpch::queries() {
+        let expected = reference.query(sql).await;
+        reference.clear();
+        let answer = client.query(sql).await.unwrap_or_else(|e| panic!("Q{number}: {e:?}"));
+        let order = if sql.contains("order by") { Order::Kept } else { Order::Any };
+        assert_same(&format!("Q{number}"), &answer.batches, &expected, order);
+        sent(number);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarded() {
+    let upstream = upstream().await;
+    let datasets: Vec<_> = names().map(|name| Dataset::of(name, &upstream)).collect();
+    let one_statement = |number| {
+        let statements = upstream.statements();
+        assert_eq!(statements.len(), 1, "Q{number}: {statements:#?}");
+    };
+    compare(&datasets, &upstream, one_statement).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_scans() {
+    let upstream = upstream().await;
+    let datasets: Vec<_> = names().map(|name| Dataset::flightsql(name, name, &upstream)).collect();
+    let no_work_but_scans = |number| {
+        for sql in upstream.statements() {
+            let sql = sql.to_lowercase();
+            assert!(!sql.contains(" join ") && !sql.contains("group by"), "Q{number}: {sql}");
+        }
+    };
+    compare(&datasets, &upstream, no_work_but_scans).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_two_upstreams() {
+    let (one, two) = (upstream().await, upstream().await);
+    let home = |name| if ELSEWHERE.contains(&name) { &two } else { &one };
+    let datasets: Vec<_> = names().map(|name| Dataset::of(name, home(name))).collect();
+    let each_its_own = |number| {
+        for (upstream, tables_of_the_other) in
+            [(&one, &ELSEWHERE[..]), (&two, &["lineitem", "orders", "nation"])]
+        {
+            for sql in upstream.statements() {
+                let foreign = |table: &&str| {
+                    sql.to_lowercase()
+                        .split(|c: char| !c.is_alphanumeric() && c != '_')
+                        .any(|word| word == *table)
+                };
+                assert!(!tables_of_the_other.iter().any(|table| foreign(table)), "Q{number}: {sql}");
+            }
+        }
+    };
+    compare(&datasets, &one, each_its_own).await;
+    assert!(!two.statements().is_empty(), "the second upstream had its part");
+}
