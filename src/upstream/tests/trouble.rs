@@ -28,16 +28,16 @@ async fn a_load_balancers_page_counts_as_unavailable() {
     let error = collect(&spice(&server.http(), &[]), "all").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(server.script.calls.load(Ordering::SeqCst), 5);
-    insta::assert_snapshot!(text(&error, server.address.port()), @"");
+    insta::assert_snapshot!(text(&error, server.address.port()), @"upstream http://127.0.0.1:PORT: the answer is HTTP status 502 Bad Gateway instead of gRPC (a load balancer or gateway answered: is the upstream behind it up?)");
 
     let server = Server::plain(Script { http: (1000.into(), 404), ..Script::default() }).await;
     let error = collect(&spice(&server.http(), &[]), "all").await.unwrap_err();
     assert_eq!(server.script.calls.load(Ordering::SeqCst), 1);
-    insta::assert_snapshot!(text(&error, server.address.port()), @"");
+    insta::assert_snapshot!(text(&error, server.address.port()), @"upstream http://127.0.0.1:PORT: the answer is HTTP status 404 Not Found instead of gRPC (the server at this port has no Flight service; check host, port and gateway routes)");
     let server = Server::plain(Script { http: (1000.into(), 200), ..Script::default() }).await;
     let error = collect(&spice(&server.http(), &[]), "all").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
-    insta::assert_snapshot!(text(&error, server.address.port()), @"");
+    insta::assert_snapshot!(text(&error, server.address.port()), @"upstream http://127.0.0.1:PORT: the answer is not gRPC: its content-type is `text/html` (check that the port is the upstream's Flight port)");
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_closed_port_and_an_unknown_host() {
     let upstream = spice(&format!("http://127.0.0.1:{port}"), &[]);
     let error = upstream.verify(|_, _| {}).await.unwrap_err();
     assert_eq!((&error.kind, error.step), (&ErrorKind::Connect, Step::Tcp));
-    insta::assert_snapshot!(text(&error, port), @"");
+    insta::assert_snapshot!(text(&error, port), @"upstream http://127.0.0.1:PORT: UnableToVerifyEndpointConnection: failed to connect to 127.0.0.1:PORT over TCP: 127.0.0.1:PORT: connection refused (are the host and port correct? check that the upstream runs and that no firewall is in between)");
     let begun = Instant::now();
     assert_eq!(collect(&upstream, "all").await.unwrap_err().kind, ErrorKind::Connect);
     assert!(begun.elapsed() < Duration::from_secs(5));
@@ -121,13 +121,13 @@ async fn servers_of_another_kind() {
     let (port, http1) = stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     let error = spice(&format!("http://127.0.0.1:{port}"), &[]).verify(|_, _| {}).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
-    insta::assert_snapshot!(text(&error, port), @"");
+    insta::assert_snapshot!(text(&error, port), @"upstream http://127.0.0.1:PORT: the server speaks HTTP/1.1, not the HTTP/2 that Flight needs (check that the port is the upstream's Flight port, not its HTTP port)");
     http1.cancel();
 
     let (port, mute) = stranger(b"").await;
     let error = spice(&format!("http://127.0.0.1:{port}"), &[]).verify(|_, _| {}).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    insta::assert_snapshot!(text(&error, port), @"");
+    assert!(error.message.contains("closed the connection at once"), "{error}");
     mute.cancel();
 }
 
@@ -138,7 +138,7 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
     let begun = Instant::now();
     let error = spice(&format!("http://127.0.0.1:{port}"), &[]).verify(|_, _| {}).await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(4));
-    insta::assert_snapshot!(text(&error, port), @"");
+    insta::assert_snapshot!(text(&error, port), @"upstream http://127.0.0.1:PORT: the server accepts connections but does not answer (check that the upstream runs and that the port is its Flight port)");
 }
 
 #[tokio::test]
