@@ -72,7 +72,10 @@ impl Target {
             (Some(Place { endpoint, table: Some(table), app, .. }), true) => {
                 Ok(Self { endpoint, flavor, credentials, table, max_message_size, tls, app })
             }
-            _ => Err(rules.problems),
+            _ => {
+                rules.problems.sort_by_key(|problem| problem.at);
+                Err(rules.problems)
+            }
         }
     }
 

@@ -116,10 +116,10 @@ fn all_problems_of_a_dataset_come_together() {
        name the upstream's table as `table`, `schema.table` or `catalog.schema.table`, or `<org>/<app>/datasets/<table>` on Spice.ai Cloud
     3: InvalidParameterValue: dataset `t`: `spiceai_max_message_size: lots`: `lots` is not a size
        write a size such as `16MiB` or `64MB`
-    5: IncompleteClientIdentity: dataset `t`: `spiceai_tls_client_certificate_file` is set without `spiceai_tls_client_key_file`
-       a client identity (mTLS) is a certificate and its private key: set both or none
     4: UnusableCertificate: dataset `t`: `spiceai_tls_ca_certificate_file`: it holds no certificate
        expected PEM text with `-----BEGIN CERTIFICATE-----`
+    5: IncompleteClientIdentity: dataset `t`: `spiceai_tls_client_certificate_file` is set without `spiceai_tls_client_key_file`
+       a client identity (mTLS) is a certificate and its private key: set both or none
     ");
     // The CA file is not read for a plaintext endpoint.
     let plain = [("endpoint", "http://core:1"), ("tls_ca_certificate_file", "/nowhere/ca.pem")];

@@ -154,3 +154,49 @@ async fn an_upstream_that_comes_back_is_used_again() {
     assert_eq!(count(&upstream, "all").await.unwrap(), 4);
     drop(server);
 }
+
+/// Passes bytes on until it is frozen; connections made after that pass again.
+async fn freezer(
+    to: std::net::SocketAddr,
+) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>, Scope) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (freeze, frozen) = tokio::sync::watch::channel(false);
+    let (scope, inner) = (Scope::new(), Scope::new());
+    scope.spawn("freezer", async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut frozen = frozen.clone();
+            frozen.mark_unchanged();
+            inner.spawn("freezer-connection", async move {
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = frozen.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, freeze, scope)
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_found_dead_by_its_pings() {
+    let server = Server::plain(Script::default()).await;
+    let (address, freeze, _scope) = freezer(server.address).await;
+    let upstream = spice(&format!("http://{address}"), &[]);
+    assert_eq!(count(&upstream, "all").await.unwrap(), 4);
+    freeze.send(true).unwrap();
+    let begun = Instant::now();
+    assert_eq!(count(&upstream, "all").await.unwrap(), 4);
+    assert!((4..=11).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(server.script.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_slow_upstream_that_answers_pings_is_not_cut() {
+    let server = Server::plain(Script { waits: true.into(), ..Script::default() }).await;
+    let mut stream = spice(&server.http(), &[]).query("all").await.unwrap().batches;
+    assert!(stream.try_next().await.unwrap().is_some());
+    let more = tokio::time::timeout(Duration::from_secs(11), stream.try_next()).await;
+    assert!(more.is_err(), "the call was ended");
+}
