@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use http::header::USER_AGENT;
@@ -34,6 +35,8 @@ use super::target::Credentials;
 const HANDOVERS_MAX: usize = 3;
 /// Channels to other locations that one upstream may name.
 const LOCATIONS_MAX: usize = 64;
+/// How long a location that did not answer is left alone.
+const LOCATION_AVOIDED: Duration = Duration::from_secs(30);
 const AGENT: &str = concat!("sidewing/", env!("CARGO_PKG_VERSION"));
 /// A Handshake answer is small.
 const HANDSHAKE_LIMIT: u64 = 4 << 20;
@@ -46,8 +49,15 @@ pub(super) struct Channel {
     greeting: SingleFlight<Greeting>,
     budget: Mutex<Budget>,
     /// Where this upstream has said that data lies, besides itself.
-    locations: Mutex<BTreeMap<EndpointUrl, Arc<Channel>>>,
-    was_connected: AtomicBool,
+    locations: Mutex<BTreeMap<EndpointUrl, Location>>,
+    was_dialed: Arc<AtomicBool>,
+}
+
+/// Another place with data of the same upstream.
+struct Location {
+    channel: Arc<Channel>,
+    /// Not tried before then: it did not answer.
+    avoided_until: Option<Instant>,
 }
 
 impl Channel {
@@ -58,6 +68,7 @@ impl Channel {
             tls: tls.clone(),
             prefix: id.flavor.prefix(),
             scope: scope.clone(),
+            is_calm: Arc::default(),
         };
         Self {
             id,
@@ -67,7 +78,7 @@ impl Channel {
             greeting: SingleFlight::new("upstream-handshake", scope),
             budget: Mutex::new(Budget::new(Instant::now())),
             locations: Mutex::default(),
-            was_connected: AtomicBool::new(false),
+            was_dialed: Arc::default(),
         }
     }
 
@@ -83,16 +94,26 @@ impl Channel {
             return None;
         }
         let mut locations = self.locations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = locations.get(&endpoint) {
-            return Some(Arc::clone(channel));
+        if let Some(location) = locations.get(&endpoint) {
+            let is_avoided = location.avoided_until.is_some_and(|until| Instant::now() < until);
+            return (!is_avoided).then(|| Arc::clone(&location.channel));
         }
         if locations.len() >= LOCATIONS_MAX {
             return None;
         }
         let id = UpstreamId { endpoint: endpoint.clone(), ..self.id.clone() };
         let channel = Arc::new(Self::new(id, self.tls.clone(), self.dialer.scope.clone()));
-        locations.insert(endpoint, Arc::clone(&channel));
+        let location = Location { channel: Arc::clone(&channel), avoided_until: None };
+        locations.insert(endpoint, location);
         Some(channel)
+    }
+
+    /// Leaves a location alone for a while, so that not every query waits for it in vain.
+    pub fn avoid(&self, endpoint: &EndpointUrl) {
+        let mut locations = self.locations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(location) = locations.get_mut(endpoint) {
+            location.avoided_until = Some(Instant::now() + LOCATION_AVOIDED);
+        }
     }
 
     pub fn endpoint(&self) -> &EndpointUrl {
@@ -154,15 +175,17 @@ impl Channel {
 
     async fn live_link(&self) -> Result<Held<Link>, UpstreamError> {
         loop {
-            let dialer = Arc::clone(&self.dialer);
-            let dial = || async move { dialer.dial(&mut |_, _| {}).await };
+            let (dialer, was_dialed) = (Arc::clone(&self.dialer), Arc::clone(&self.was_dialed));
+            let dial = || async move {
+                if was_dialed.swap(true, Ordering::Relaxed) {
+                    let endpoint = dialer.endpoint.to_string();
+                    metrics::counter!("upstream_reconnects", "endpoint" => endpoint).increment(1);
+                }
+                dialer.dial(&mut |_, _| {}).await
+            };
             let held = self.link.get(dial).await.unwrap_or_else(|| Err(self.going_down()))?;
             if !held.value.requests.is_closed() {
                 return Ok(held);
-            }
-            if self.was_connected.swap(true, Ordering::Relaxed) {
-                metrics::counter!("upstream_reconnects", "endpoint" => self.endpoint().to_string())
-                    .increment(1);
             }
             self.link.invalidate(held.generation);
         }

@@ -1,21 +1,16 @@
 //! One connection: DNS, TCP, TLS and the first words of HTTP/2, each step named when it fails.
 //!
-//! The socket is watched: its first bytes and its last error tell a TLS port from a plaintext one, and a
-//! missing client certificate from a lost connection, long after the layers above have forgotten why.
+//! What the socket has seen decides what a failure is called.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -28,19 +23,26 @@ use super::error::{ErrorKind, Step, UpstreamError};
 use super::probe;
 use super::tls;
 use super::verifier;
+use super::watched::{Failure, FirstBytes, Notes, Stream, Watched};
 
 /// From the DNS question to the server's first HTTP/2 frame.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A ping when nothing was heard for so long, while a call is open.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// The connection is dead when a ping has no answer for so long.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The connection is dead when a ping has no answer for so long. With the interval this stays below the
+/// window for new attempts, so that a call which met a dead connection gets another one.
+const PING_TIMEOUT: Duration = Duration::from_secs(4);
+/// For servers that take frequent pings for an attack: gRPC's C++ core allows one in five minutes while it
+/// has nothing to send, and ends the connection at the third beyond that.
+const PING_INTERVAL_CALM: Duration = Duration::from_secs(310);
 /// How much one slow reader may have under way.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// No limit over all streams: a join reads one input to its end while others wait with full windows, and a
 /// shared window that those fill would stop it for good.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 const FRAME_BYTES_MAX: u32 = 256 << 10;
+/// Error texts travel in headers.
+const HEADER_BYTES_MAX: u32 = 256 << 10;
 
 /// Makes connections to one endpoint.
 pub(super) struct Dialer {
@@ -49,6 +51,8 @@ pub(super) struct Dialer {
     /// What the params in help texts begin with.
     pub prefix: &'static str,
     pub scope: Scope,
+    /// The server has complained about pings.
+    pub is_calm: Arc<AtomicBool>,
 }
 
 /// A live HTTP/2 connection.
@@ -56,30 +60,6 @@ pub(super) struct Dialer {
 pub(super) struct Link {
     pub requests: http2::SendRequest<Body>,
     pub notes: Arc<Notes>,
-}
-
-/// What was seen on a socket.
-#[derive(Default)]
-pub(super) struct Notes {
-    first: OnceLock<FirstBytes>,
-    failure: OnceLock<Failure>,
-    changed: Notify,
-}
-
-/// What a server says first, whoever it is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum FirstBytes {
-    Http2,
-    /// A TLS record where plaintext was expected.
-    Tls,
-    /// `HTTP/1.1 400 Bad Request`.
-    Http1,
-    Closed,
-}
-
-enum Failure {
-    Tls(rustls::Error),
-    Io(String),
 }
 
 impl Dialer {
@@ -145,22 +125,27 @@ impl Dialer {
     /// protocol is known for what it is before any call is made.
     async fn speak_http2(&self, stream: Stream, deadline: Instant) -> Result<Link, UpstreamError> {
         let notes = Arc::new(Notes::default());
-        let watched = Watched { stream, notes: Arc::clone(&notes), begun: false };
+        let watched = Watched::new(stream, Arc::clone(&notes));
         let (requests, connection) = http2::Builder::new(Spawner(self.scope.clone()))
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
-            .keep_alive_interval(PING_INTERVAL)
+            .max_header_list_size(HEADER_BYTES_MAX)
+            .keep_alive_interval(self.ping_interval())
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(watched))
             .await
             .map_err(|error| self.lost(&notes, &error.to_string()))?;
-        let seen = Arc::clone(&notes);
+        let (seen, is_calm) = (Arc::clone(&notes), Arc::clone(&self.is_calm));
         self.scope.spawn("upstream-connection", async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = %chain(&error), "upstream connection ended");
+                let words = chain(&error);
+                tracing::debug!(error = words, "upstream connection ended");
+                if words.contains("too_many_pings") {
+                    is_calm.store(true, Ordering::Relaxed);
+                }
                 seen.fail(Failure::Io(chain(&error)));
             }
         });
@@ -171,6 +156,13 @@ impl Dialer {
         match self.diagnose(&notes) {
             Some(error) => Err(error),
             None => Ok(Link { requests, notes }),
+        }
+    }
+
+    fn ping_interval(&self) -> Duration {
+        match self.is_calm.load(Ordering::Relaxed) {
+            true => PING_INTERVAL_CALM,
+            false => PING_INTERVAL,
         }
     }
 
@@ -236,31 +228,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl Notes {
-    fn begin(&self, first: FirstBytes) {
-        if self.first.set(first).is_ok() {
-            self.changed.notify_waiters();
-        }
-    }
-
-    fn fail(&self, failure: Failure) {
-        if self.failure.set(failure).is_ok() {
-            self.changed.notify_waiters();
-        }
-    }
-
-    /// Resolves when the server has said anything, or the connection has failed.
-    async fn heard(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.first.get().is_some() || self.failure.get().is_some() {
-                return;
-            }
-            changed.await;
-        }
-    }
-}
-
 /// Runs HTTP/2's own tasks in the room's scope.
 #[derive(Clone)]
 struct Spawner(Scope);
@@ -271,100 +238,5 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn("upstream-http2", task);
-    }
-}
-
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// A socket whose first bytes and last error are noted.
-struct Watched {
-    stream: Stream,
-    notes: Arc<Notes>,
-    begun: bool,
-}
-
-impl Watched {
-    fn note(&mut self, bytes: &[u8]) {
-        self.begun = true;
-        let is_plain = matches!(self.stream, Stream::Plain(_));
-        self.notes.begin(match bytes {
-            [] => FirstBytes::Closed,
-            // A handshake or alert record of any TLS version.
-            [0x15 | 0x16, 0x03, ..] if is_plain => FirstBytes::Tls,
-            bytes if bytes.starts_with(b"HTTP/") => FirstBytes::Http1,
-            _ => FirstBytes::Http2,
-        });
-    }
-
-    fn note_error(&self, error: &io::Error) {
-        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        self.notes.fail(match tls {
-            Some(error) => Failure::Tls(error.clone()),
-            None => Failure::Io(error.to_string()),
-        });
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = ready!(match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        });
-        match &result {
-            Ok(()) if !self.begun => self.note(&buf.filled()[before..]),
-            Ok(()) => {}
-            Err(error) => self.note_error(error),
-        }
-        Poll::Ready(result)
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
     }
 }

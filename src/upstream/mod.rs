@@ -13,6 +13,7 @@ mod link;
 mod probe;
 mod tls;
 mod verifier;
+mod watched;
 
 mod channel;
 mod pool;

@@ -16,7 +16,8 @@ const CLOUD_HOST_LEGACY: &str = "flight.spiceai.io";
 /// Where a dataset is.
 pub(super) struct Place {
     pub endpoint: EndpointUrl,
-    pub table: RemoteTableName,
+    /// `None` when its name is bad, which `rules` has heard.
+    pub table: Option<RemoteTableName>,
     pub app: Option<CloudApp>,
     pub is_cloud: bool,
 }
@@ -39,7 +40,7 @@ pub(super) fn find(rules: &mut Rules<'_>) -> Option<Place> {
         Connector::FlightSql => flightsql_endpoint(rules, path.endpoint).map(|endpoint| (endpoint, false)),
     };
     let (endpoint, is_cloud) = endpoint?;
-    Some(Place { endpoint, table: table?, app: path.app, is_cloud })
+    Some(Place { endpoint, table, app: path.app, is_cloud })
 }
 
 fn split(path: &str, connector: Connector) -> Path<'_> {

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
-use arrow_flight::{FlightEndpoint, FlightInfo, Ticket};
+use arrow_flight::{FlightEndpoint, FlightInfo, IpcMessage, Ticket};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::name::EndpointUrl;
@@ -36,7 +36,7 @@ pub(super) fn promised(session: &Session, info: &FlightInfo) -> Result<Option<Sc
     if info.schema.is_empty() {
         return Ok(None);
     }
-    let schema = info.clone().try_decode_schema().map_err(|error| {
+    let schema = Schema::try_from(IpcMessage(info.schema.clone())).map_err(|error| {
         session.protocol(ErrorKind::Protocol, format!("the schema in GetFlightInfo cannot be read: {error}"))
     })?;
     Ok(Some(schema))
@@ -199,7 +199,10 @@ async fn begin(session: Session, endpoint: FlightEndpoint) -> Result<Current, Up
             Place::Unknown => {}
             Place::There(channel) => match get_at(&session, &channel, ticket.clone()).await {
                 Ok(current) => return Ok(current),
-                Err(error) => tracing::debug!(%error, "location not reachable, trying the next"),
+                Err(error) => {
+                    tracing::debug!(%error, "location not reachable, trying the next");
+                    session.channel.avoid(channel.endpoint());
+                }
             },
         }
     }

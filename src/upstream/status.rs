@@ -237,3 +237,61 @@ fn sufficient(found: Option<u64>, limit: u64) -> String {
     const MIB: u64 = 1 << 20;
     format!("{}MiB", found.unwrap_or(limit.saturating_mul(2)).div_ceil(MIB).max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: Code, words: &str, is_streaming: bool) -> UpstreamError {
+        let endpoint: EndpointUrl = "https://core:50051".parse().unwrap();
+        let secrets = ["hunter2".to_owned()];
+        let origin =
+            Origin { endpoint: &endpoint, prefix: "spiceai", secrets: &secrets, is_anonymous: false };
+        let doing = Doing { step: Step::Query, method: "DoGet", limit: 4 << 20, is_streaming };
+        origin.error(&Status::new(code, words), doing)
+    }
+
+    fn kind_of(code: Code, words: &str) -> ErrorKind {
+        error(code, words, false).kind
+    }
+
+    #[test]
+    fn the_reset_family_counts_as_unavailable() {
+        for words in [
+            "h2 protocol error: HTTP2 Error: stream error",
+            "grpc-status header missing, mapped from HTTP status code 200",
+            "error reading a body from connection: reset",
+            "Transport error",
+        ] {
+            for code in [Code::Internal, Code::Cancelled, Code::Unknown] {
+                assert_eq!(kind_of(code, words), ErrorKind::Unavailable, "{words}");
+            }
+            assert_eq!(kind_of(Code::InvalidArgument, words), ErrorKind::Refused);
+        }
+    }
+
+    #[test]
+    fn internal_is_planning_until_batches_flow() {
+        assert_eq!(kind_of(Code::Internal, "no"), ErrorKind::Planning);
+        assert_eq!(error(Code::Internal, "no", true).kind, ErrorKind::Internal);
+        assert_eq!(kind_of(Code::ResourceExhausted, "no"), ErrorKind::ResourceExhausted);
+        assert_eq!(kind_of(Code::DeadlineExceeded, "no"), ErrorKind::Timeout);
+        assert_eq!(kind_of(Code::DataLoss, "no"), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn other_peoples_message_limits_are_known() {
+        let kind = kind_of(Code::ResourceExhausted, "Received message larger than max (5242880 vs. 4194304)");
+        assert_eq!(kind, ErrorKind::MessageTooLarge { found: Some(5_242_880), limit: 4_194_304 });
+        let words = "Error, encoded message length too large: found 9 bytes, the limit is: 8 bytes";
+        insta::assert_snapshot!(error(Code::OutOfRange, words, true), @"upstream https://core:50051: the upstream refuses a message of 9 bytes as too large: Error, encoded message length too large: found 9 bytes, the limit is: 8 bytes (raise `max_message_size` on the upstream too, or select fewer columns)");
+    }
+
+    #[test]
+    fn words_from_outside_are_cleaned_and_bounded() {
+        let long = format!("key hunter2 \u{7}{}", "x".repeat(10_000));
+        let message = error(Code::Internal, &long, false).message;
+        assert!(message.starts_with("DoGet failed: key [redacted]  xxx"), "{message}");
+        assert!(message.chars().count() < 2100);
+    }
+}

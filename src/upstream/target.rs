@@ -76,10 +76,13 @@ impl Target {
         let is_tls = place.as_ref().is_some_and(|place| place.endpoint.is_tls());
         let tls = tls_files::read(&mut rules, is_tls);
         match (place, rules.problems.is_empty()) {
-            (Some(Place { endpoint, table, app, .. }), true) => {
+            (Some(Place { endpoint, table: Some(table), app, .. }), true) => {
                 Ok(Self { endpoint, flavor, credentials, table, max_message_size, tls, app })
             }
-            _ => Err(rules.problems),
+            _ => {
+                rules.problems.sort_by_key(|problem| problem.at);
+                Err(rules.problems)
+            }
         }
     }
 
@@ -168,7 +171,7 @@ impl<'a> Rules<'a> {
     }
 
     fn wrong_at(&mut self, code: &'static str, at: Span, message: String, help: String) {
-        let message = format!("{code}: dataset `{}`: {message}", self.dataset.name);
+        let message = format!("dataset `{}`: {message}", self.dataset.name);
         self.problems.push(Diagnostic { code: Some(code), message, at: Some(at), help: Some(help) });
     }
 

@@ -93,6 +93,9 @@ pub enum Handshake {
     Unimplemented,
 }
 
+/// Locations and the SQL of a ticket, for each endpoint.
+pub type Endpoints = Vec<(Vec<String>, String)>;
+
 /// What a server does, and what it was sent.
 pub struct Script {
     /// The password that is asked for; `None` for a server that lets everybody in.
@@ -106,8 +109,8 @@ pub struct Script {
     pub cut_every: Option<usize>,
     pub repeat_schema: bool,
     pub get_schema: bool,
-    /// The endpoints of each result, as locations and the SQL of the ticket.
-    pub endpoints: Mutex<Option<Vec<(Vec<String>, String)>>>,
+    /// The endpoints of each result, when not just one.
+    pub endpoints: Mutex<Option<Endpoints>>,
     /// Rows are of another type than GetFlightInfo said.
     pub lies: bool,
     /// An error after the first batch.
@@ -281,7 +284,7 @@ fn rows(from: i64) -> RecordBatch {
     RecordBatch::try_new(rows_schema(), vec![Arc::new(ids), Arc::new(names)]).unwrap()
 }
 
-/// What a statement answers: `big N` one cell of N bytes, `one N` one batch, `empty` none, `bad`, `broken`
+/// What a statement answers: `big N` one cell of N bytes, `wide N` N batches of a megabyte, `one N` one batch, `empty` none, `bad`, `broken`
 /// and `missing` fail, anything else two batches.
 fn answer(sql: &str) -> Result<Vec<RecordBatch>, Status> {
     let words: Vec<_> = sql.split_whitespace().collect();
@@ -291,6 +294,10 @@ fn answer(sql: &str) -> Result<Vec<RecordBatch>, Status> {
             let schema = Arc::new(Schema::new(vec![Field::new("cell", DataType::Binary, false)]));
             let column = BinaryArray::from_vec(vec![cell.as_slice()]);
             Ok(vec![RecordBatch::try_new(schema, vec![Arc::new(column)]).unwrap()])
+        }
+        ["wide", batches] => {
+            let cell = answer("big 1000000")?;
+            Ok(vec![cell[0].clone(); batches.parse().unwrap()])
         }
         ["one", from] => Ok(vec![rows(from.parse().unwrap())]),
         ["empty"] => Ok(Vec::new()),

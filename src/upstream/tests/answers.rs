@@ -136,3 +136,16 @@ async fn dropping_a_stream_cancels_the_call() {
     }
     panic!("the upstream still works on a dropped query");
 }
+
+#[tokio::test]
+async fn slow_readers_do_not_stop_others_on_the_same_connection() {
+    let server = Server::plain(Script::default()).await;
+    let upstream = spice(&server.http(), &[]);
+    let mut unread = Vec::new();
+    for _ in 0..12 {
+        unread.push(upstream.query("wide 20").await.unwrap());
+    }
+    let read = tokio::time::timeout(std::time::Duration::from_secs(20), count(&upstream, "wide 20"));
+    assert_eq!(read.await.expect("the connection is stuck").unwrap(), 20);
+    assert_eq!(server.script.connections.load(Ordering::SeqCst), 1);
+}

@@ -16,9 +16,8 @@ fn place(connector: Connector, path: &str, params: &[(&str, &str)]) -> String {
 fn problems(name: &str, connector: Connector, path: &str, params: &[(&str, &str)]) -> String {
     let (dataset, params) = dataset(name, connector, path, params);
     let show = |problem: Diagnostic| {
-        assert!(problem.message.starts_with(problem.code.unwrap()), "{}", problem.message);
-        let at = problem.at.unwrap();
-        format!("{}: {}\n   {}", at.line, problem.message, problem.help.unwrap())
+        let (at, code) = (problem.at.unwrap(), problem.code.unwrap());
+        format!("{}: {code}: {}\n   {}", at.line, problem.message, problem.help.unwrap())
     };
     match Target::try_new(&dataset, &params) {
         Ok(_) => panic!("{path} was taken"),
@@ -60,16 +59,45 @@ fn a_dataset_with_a_schema_names_its_upstream_table_by_both() {
 
 #[test]
 fn broken_rules_are_named() {
-    insta::assert_snapshot!(problems("t", SpiceAi, "grpc://core:1", &[]), @"");
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[("endpoint", "ftp://core:1")]), @"");
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[]), @"");
-    insta::assert_snapshot!(problems("t", SpiceAi, "a/b/datasets/c", &[REGION]), @"");
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[("region", "Mars"), KEY]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "grpc://core:1", &[]), @r"
+    1: UnsupportedEndpointScheme: dataset `t`: unsupported endpoint scheme in endpoint grpc://core:1: grpc:// is not supported
+       use http:// for plaintext Flight, or https:// or grpc+tls:// for TLS, with host and port
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[("endpoint", "ftp://core:1")]), @r"
+    2: UnsupportedEndpointScheme: dataset `t`: unsupported endpoint scheme in endpoint ftp://core:1: ftp:// is not supported
+       use http:// for plaintext Flight, or https:// or grpc+tls:// for TLS, with host and port
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[]), @r"
+    1: MissingRequiredParameter: dataset `t`: missing required parameter: region
+       for Spice.ai Cloud set `spiceai_region: us-east-1` (or your region); for an upstream of your own set `spiceai_endpoint: https://host:port`
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "a/b/datasets/c", &[REGION]), @r"
+    1: MissingRequiredParameter: dataset `t`: missing required parameter: api_key or token
+       Spice.ai Cloud asks everybody for a key: set `spiceai_api_key: ${secrets:SPICEAI_API_KEY}`
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[("region", "Mars"), KEY]), @r"
+    2: InvalidRegion: dataset `t`: invalid Spice Cloud region: `Mars`
+       specify a region such as `spiceai_region: us-east-1`
+    ");
     let cloud = ("endpoint", "https://eu-west-1-prod-aws-flight.spiceai.io");
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[cloud, REGION, KEY]), @"");
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[cloud, KEY]), @"");
-    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("username", "me")]), @"");
-    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("endpoint", "http://a:1"), ("dialect", "mysql")]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[cloud, REGION, KEY]), @r"
+    3: CloudEndpointRegionMismatch: dataset `t`: Spice Cloud endpoint region mismatch: endpoint https://eu-west-1-prod-aws-flight.spiceai.io:443 does not match region us-east-1
+       use the endpoint of the configured region, or remove the endpoint parameter
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[cloud, KEY]), @r"
+    1: MissingRequiredParameter: dataset `t`: missing required parameter: region
+       `https://eu-west-1-prod-aws-flight.spiceai.io:443` is Spice.ai Cloud: set `spiceai_region: eu-west-1`
+    ");
+    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("username", "me")]), @r"
+    1: MissingRequiredParameter: dataset `t`: missing required parameter: flightsql_endpoint
+       set `flightsql_endpoint: https://host:port` (or http:// for a plaintext upstream)
+    1: MissingRequiredParameter: dataset `t`: missing required parameter: flightsql_password
+       set both, or none for an anonymous upstream
+    ");
+    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("endpoint", "http://a:1"), ("dialect", "mysql")]), @r"
+    3: InvalidParameterValue: dataset `t`: `flightsql_dialect: mysql` is not a dialect
+       use `datafusion` where the upstream runs DataFusion (statements are forwarded whole), or leave it out
+    ");
 }
 
 #[test]
@@ -83,7 +111,16 @@ fn all_problems_of_a_dataset_come_together() {
         ("tls_client_certificate_file", "/nowhere/client.pem"),
     ];
     let shown = problems("t", SpiceAi, "a.b.c.d", &params).replace(&garbage, "GARBAGE");
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @r"
+    1: InvalidTableName: dataset `t`: the table `a.b.c.d` in `from:` has 4 parts; a table has at most 3 (catalog.schema.table)
+       name the upstream's table as `table`, `schema.table` or `catalog.schema.table`, or `<org>/<app>/datasets/<table>` on Spice.ai Cloud
+    3: InvalidParameterValue: dataset `t`: `spiceai_max_message_size: lots`: `lots` is not a size
+       write a size such as `16MiB` or `64MB`
+    4: UnusableCertificate: dataset `t`: `spiceai_tls_ca_certificate_file`: it holds no certificate
+       expected PEM text with `-----BEGIN CERTIFICATE-----`
+    5: IncompleteClientIdentity: dataset `t`: `spiceai_tls_client_certificate_file` is set without `spiceai_tls_client_key_file`
+       a client identity (mTLS) is a certificate and its private key: set both or none
+    ");
     // The CA file is not read for a plaintext endpoint.
     let plain = [("endpoint", "http://core:1"), ("tls_ca_certificate_file", "/nowhere/ca.pem")];
     assert_eq!(place(SpiceAi, "t", &plain), "http://core:1 t");
@@ -96,17 +133,34 @@ fn client_identities() {
     let endpoint = ("endpoint", "https://core:1");
     let (certificate, key) = (("tls_client_certificate", leaf.pem.as_str()), leaf.key.serialize_pem());
     let mixed = [endpoint, certificate, ("tls_client_key_file", "/k")];
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &mixed), @"");
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[endpoint, ("tls_client_key", &key)]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &mixed), @r"
+    3: AmbiguousClientIdentity: dataset `t`: the client identity is given as files and inline at the same time
+       keep `spiceai_tls_client_certificate_file` and `spiceai_tls_client_key_file`, or `spiceai_tls_client_certificate` and `spiceai_tls_client_key`
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[endpoint, ("tls_client_key", &key)]), @r"
+    3: IncompleteClientIdentity: dataset `t`: `spiceai_tls_client_key` is set without `spiceai_tls_client_certificate`
+       a client identity (mTLS) is a certificate and its private key: set both or none
+    ");
     let swapped = other.key.serialize_pem();
     let shown = problems("t", SpiceAi, "x", &[endpoint, certificate, ("tls_client_key", &swapped)]);
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @r"
+    3: UnusableCertificate: dataset `t`: the key of `spiceai_tls_client_key` does not go with the certificate of `spiceai_tls_client_certificate`: keys may not be consistent: KeyMismatch
+       the first certificate must be the client's own, issued for that key
+    ");
     let shown = problems("t", SpiceAi, "x", &[endpoint, certificate, ("tls_client_key", "SECRET-KEY")]);
     assert!(!shown.contains("SECRET-KEY"));
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @r"
+    4: UnusableCertificate: dataset `t`: `spiceai_tls_client_key`: it holds no private key that can be read
+       expected an unencrypted PEM key with `-----BEGIN PRIVATE KEY-----`
+    ");
     let missing =
         [endpoint, ("tls_client_certificate_file", "/nowhere/c"), ("tls_client_key_file", "/nowhere/k")];
-    insta::assert_snapshot!(problems("t", SpiceAi, "x", &missing), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &missing), @r"
+    3: UnreadableFile: dataset `t`: `spiceai_tls_client_certificate_file`: the file `/nowhere/c` cannot be read: No such file or directory (os error 2)
+       check the path (relative to the working directory) and its permissions
+    4: UnreadableFile: dataset `t`: `spiceai_tls_client_key_file`: the file `/nowhere/k` cannot be read: No such file or directory (os error 2)
+       check the path (relative to the working directory) and its permissions
+    ");
 }
 
 #[tokio::test]

@@ -33,7 +33,12 @@ async fn a_private_ca_is_trusted_and_the_steps_are_told() {
     let mut steps = Vec::new();
     upstream.verify(|step, detail| steps.push(format!("{step:?}: {detail}"))).await.unwrap();
     let shown = steps.join("\n").replace(&server.address.port().to_string(), "PORT");
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @r"
+    Dns: localhost is 127.0.0.1, ::1
+    Tcp: connected to 127.0.0.1:PORT
+    Tls: TLS 1.3, certificate valid until 4096-01-01 00:00 UTC
+    Handshake: anonymous, no key set
+    ");
     // The same by another spelling of the scheme.
     let same = server.https().replace("https", "grpc+tls");
     assert_eq!(count(&spice(&same, &[("tls_ca_certificate_file", &ca)]), "all").await.unwrap(), 4);
@@ -47,10 +52,10 @@ async fn a_wrong_ca() {
     let other = pki.write("other.pem", &other.pem);
     let (error, shown) = refused(&server, &server.https(), &[("tls_ca_certificate_file", &other)]).await;
     assert_eq!((error.kind, error.step), (ErrorKind::Tls, Step::Tls));
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server's certificate comes from an unknown issuer (UnknownIssuer) (set `spiceai_tls_ca_certificate_file` to the PEM file of the CA that signed it)");
     // The machine's own roots do not know the CA either.
     let (_, shown) = refused(&server, &server.https(), &[]).await;
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server's certificate comes from an unknown issuer (UnknownIssuer) (set `spiceai_tls_ca_certificate_file` to the PEM file of the CA that signed it)");
 }
 
 #[tokio::test]
@@ -60,7 +65,7 @@ async fn a_ca_of_the_same_name() {
     let (error, shown) =
         refused(&server, &server.https(), &[("tls_ca_certificate_file", &pki.ca_file())]).await;
     assert_eq!(error.kind, ErrorKind::Tls);
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server's certificate is not signed by the CA whose name it carries (`spiceai_tls_ca_certificate_file` holds an older or another CA of the same name)");
 }
 
 #[tokio::test]
@@ -70,12 +75,12 @@ async fn dates_and_names() {
     let params = [("tls_ca_certificate_file", ca.as_str())];
     let expired = pki.leaf_with("localhost", |params| params.not_after = date_time_ymd(2020, 1, 2));
     let expired = server(&expired).await;
-    insta::assert_snapshot!(refused(&expired, &expired.https(), &params).await.1, @"");
+    insta::assert_snapshot!(refused(&expired, &expired.https(), &params).await.1, @"upstream https://localhost:PORT: the server's certificate expired on 2020-01-02 00:00 UTC (renew the upstream's certificate, or check this machine's clock)");
     let future = pki.leaf_with("localhost", |params| params.not_before = date_time_ymd(2200, 1, 2));
     let future = server(&future).await;
-    insta::assert_snapshot!(refused(&future, &future.https(), &params).await.1, @"");
+    insta::assert_snapshot!(refused(&future, &future.https(), &params).await.1, @"upstream https://localhost:PORT: the server's certificate is not yet valid: it begins on 2200-01-02 00:00 UTC (check this machine's clock, or the upstream's certificate)");
     let named = server(&pki.leaf("core.example.com")).await;
-    insta::assert_snapshot!(refused(&named, &named.https(), &params).await.1, @"");
+    insta::assert_snapshot!(refused(&named, &named.https(), &params).await.1, @"upstream https://localhost:PORT: the server's certificate is not for `localhost`: it names `core.example.com` (use one of these names in `spiceai_endpoint`, or issue a certificate for `localhost`)");
 }
 
 #[tokio::test]
@@ -88,7 +93,7 @@ async fn a_self_signed_ca_is_trusted_when_it_is_the_pinned_file_itself() {
     assert_eq!(count(&spice(&server.https(), &params), "all").await.unwrap(), 4);
     // The name is checked all the same.
     let by_address = server.https().replace("localhost", "127.0.0.1");
-    insta::assert_snapshot!(refused(&server, &by_address, &params).await.1, @"");
+    insta::assert_snapshot!(refused(&server, &by_address, &params).await.1, @"upstream https://127.0.0.1:PORT: the server's certificate is not for `127.0.0.1`: it names `localhost` (use one of these names in `spiceai_endpoint`, or issue a certificate for `127.0.0.1`)");
 }
 
 #[tokio::test]
@@ -98,7 +103,7 @@ async fn a_pinned_certificate_that_expired_is_refused() {
     let pinned = pki.write("pinned.pem", &leaf.pem);
     let server = server(&leaf).await;
     let (_, shown) = refused(&server, &server.https(), &[("tls_ca_certificate_file", &pinned)]).await;
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server's certificate expired on 2020-01-02 00:00 UTC (renew the upstream's certificate, or check this machine's clock)");
 }
 
 #[tokio::test]
@@ -109,7 +114,7 @@ async fn a_ca_as_server_certificate_that_is_not_pinned() {
     });
     let server = server(&leaf).await;
     let (_, shown) = refused(&server, &server.https(), &[("tls_ca_certificate_file", &pki.ca_file())]).await;
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server presents a CA certificate as its own (CaUsedAsEndEntity) (put exactly that certificate into `spiceai_tls_ca_certificate_file` to pin it, or issue a server certificate)");
 }
 
 #[tokio::test]
@@ -119,11 +124,11 @@ async fn plaintext_and_tls_ports_mixed_up() {
     let secure = server(&pki.leaf("localhost")).await;
     let (error, shown) = refused(&secure, &secure.http(), &[]).await;
     assert!(!error.is_retryable());
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream http://127.0.0.1:PORT: the server speaks TLS, but the endpoint is plaintext (use https:// (or grpc+tls://) instead of http://)");
     let plain = Server::plain(Script::default()).await;
     let (error, shown) = refused(&plain, &plain.https(), &[("tls_ca_certificate_file", &ca)]).await;
     assert!(!error.is_retryable());
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server does not speak TLS (use http:// for an upstream without TLS, or check the port)");
 }
 
 #[tokio::test]
@@ -132,7 +137,7 @@ async fn client_certificates() {
     let server = Server::start(Script::default(), Some(pki.mtls(&pki.leaf("localhost")))).await;
     let (ca, client) = (pki.ca_file(), pki.leaf("client"));
     let (_, shown) = refused(&server, &server.https(), &[("tls_ca_certificate_file", &ca)]).await;
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server requires a client certificate (mTLS) and got none (set `spiceai_tls_client_certificate_file` and `spiceai_tls_client_key_file`)");
 
     let key = client.key.serialize_pem();
     let files = (pki.write("client.pem", &client.pem), pki.write("client.key", &key));
@@ -157,6 +162,6 @@ async fn client_certificates() {
         ("tls_client_key", &key),
     ];
     let (_, shown) = refused(&server, &server.https(), &wrong).await;
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"upstream https://localhost:PORT: the server refuses the client certificate, or asks for one (TLS alert DecryptError) (check `spiceai_tls_client_certificate_file` and `spiceai_tls_client_key_file`: a CA that the upstream trusts must have issued it)");
     assert!(server.script.calls.load(Ordering::SeqCst) > 0);
 }

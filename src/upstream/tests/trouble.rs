@@ -28,16 +28,16 @@ async fn a_load_balancers_page_counts_as_unavailable() {
     let error = collect(&spice(&server.http(), &[]), "all").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(server.script.calls.load(Ordering::SeqCst), 5);
-    insta::assert_snapshot!(text(&error, server.address.port()), @"");
+    insta::assert_snapshot!(text(&error, server.address.port()), @"upstream http://127.0.0.1:PORT: the answer is HTTP status 502 Bad Gateway instead of gRPC (a load balancer or gateway answered: is the upstream behind it up?)");
 
     let server = Server::plain(Script { http: (1000.into(), 404), ..Script::default() }).await;
     let error = collect(&spice(&server.http(), &[]), "all").await.unwrap_err();
     assert_eq!(server.script.calls.load(Ordering::SeqCst), 1);
-    insta::assert_snapshot!(text(&error, server.address.port()), @"");
+    insta::assert_snapshot!(text(&error, server.address.port()), @"upstream http://127.0.0.1:PORT: the answer is HTTP status 404 Not Found instead of gRPC (the server at this port has no Flight service; check host, port and gateway routes)");
     let server = Server::plain(Script { http: (1000.into(), 200), ..Script::default() }).await;
     let error = collect(&spice(&server.http(), &[]), "all").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
-    insta::assert_snapshot!(text(&error, server.address.port()), @"");
+    insta::assert_snapshot!(text(&error, server.address.port()), @"upstream http://127.0.0.1:PORT: the answer is not gRPC: its content-type is `text/html` (check that the port is the upstream's Flight port)");
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_closed_port_and_an_unknown_host() {
     let upstream = spice(&format!("http://127.0.0.1:{port}"), &[]);
     let error = upstream.verify(|_, _| {}).await.unwrap_err();
     assert_eq!((&error.kind, error.step), (&ErrorKind::Connect, Step::Tcp));
-    insta::assert_snapshot!(text(&error, port), @"");
+    insta::assert_snapshot!(text(&error, port), @"upstream http://127.0.0.1:PORT: UnableToVerifyEndpointConnection: failed to connect to 127.0.0.1:PORT over TCP: 127.0.0.1:PORT: connection refused (are the host and port correct? check that the upstream runs and that no firewall is in between)");
     let begun = Instant::now();
     assert_eq!(collect(&upstream, "all").await.unwrap_err().kind, ErrorKind::Connect);
     assert!(begun.elapsed() < Duration::from_secs(5));
@@ -121,13 +121,13 @@ async fn servers_of_another_kind() {
     let (port, http1) = stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     let error = spice(&format!("http://127.0.0.1:{port}"), &[]).verify(|_, _| {}).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
-    insta::assert_snapshot!(text(&error, port), @"");
+    insta::assert_snapshot!(text(&error, port), @"upstream http://127.0.0.1:PORT: the server speaks HTTP/1.1, not the HTTP/2 that Flight needs (check that the port is the upstream's Flight port, not its HTTP port)");
     http1.cancel();
 
     let (port, mute) = stranger(b"").await;
     let error = spice(&format!("http://127.0.0.1:{port}"), &[]).verify(|_, _| {}).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    insta::assert_snapshot!(text(&error, port), @"");
+    assert!(error.message.contains("closed the connection at once"), "{error}");
     mute.cancel();
 }
 
@@ -138,7 +138,7 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
     let begun = Instant::now();
     let error = spice(&format!("http://127.0.0.1:{port}"), &[]).verify(|_, _| {}).await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(4));
-    insta::assert_snapshot!(text(&error, port), @"");
+    insta::assert_snapshot!(text(&error, port), @"upstream http://127.0.0.1:PORT: the server accepts connections but does not answer (check that the upstream runs and that the port is its Flight port)");
 }
 
 #[tokio::test]
@@ -153,4 +153,50 @@ async fn an_upstream_that_comes_back_is_used_again() {
     let server = Server::start_at(address, Script::default(), None).await;
     assert_eq!(count(&upstream, "all").await.unwrap(), 4);
     drop(server);
+}
+
+/// Passes bytes on until it is frozen; connections made after that pass again.
+async fn freezer(
+    to: std::net::SocketAddr,
+) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>, Scope) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (freeze, frozen) = tokio::sync::watch::channel(false);
+    let (scope, inner) = (Scope::new(), Scope::new());
+    scope.spawn("freezer", async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut frozen = frozen.clone();
+            frozen.mark_unchanged();
+            inner.spawn("freezer-connection", async move {
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = frozen.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, freeze, scope)
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_found_dead_by_its_pings() {
+    let server = Server::plain(Script::default()).await;
+    let (address, freeze, _scope) = freezer(server.address).await;
+    let upstream = spice(&format!("http://{address}"), &[]);
+    assert_eq!(count(&upstream, "all").await.unwrap(), 4);
+    freeze.send(true).unwrap();
+    let begun = Instant::now();
+    assert_eq!(count(&upstream, "all").await.unwrap(), 4);
+    assert!((4..=11).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(server.script.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_slow_upstream_that_answers_pings_is_not_cut() {
+    let server = Server::plain(Script { waits: true.into(), ..Script::default() }).await;
+    let mut stream = spice(&server.http(), &[]).query("all").await.unwrap().batches;
+    assert!(stream.try_next().await.unwrap().is_some());
+    let more = tokio::time::timeout(Duration::from_secs(11), stream.try_next()).await;
+    assert!(more.is_err(), "the call was ended");
 }
