@@ -219,7 +219,11 @@ async fn mistakes_in_the_spicepod_end_check_and_run_with_2() {
     let field = "version: v1\nkind: Spicepod\nname: test\ndatasets:\n  - from: spice.ai:http://localhost:50051\n    \
                  name: orders\n    accelaration:\n      enabled: true\n";
     for (name, yaml, words) in [
-        ("grpc_scheme", spicepod(std::slice::from_ref(&grpc), ""), vec!["UnsupportedEndpointScheme", "grpc+tls://"]),
+        (
+            "grpc_scheme",
+            spicepod(std::slice::from_ref(&grpc), ""),
+            vec!["UnsupportedEndpointScheme", "grpc+tls://"],
+        ),
         ("missing_secret", spicepod(std::slice::from_ref(&missing), ""), vec!["NOT_THERE", "orders"]),
         ("misspelt_param", spicepod(&[param], ""), vec!["spiceai_api_kee", "spiceai_api_key"]),
         ("region_mismatch", spicepod(&[region], ""), vec!["CloudEndpointRegionMismatch"]),

@@ -37,7 +37,8 @@ impl World {
     async fn assert_answers(&mut self, sql: &str, upstream: &Upstream, reference: &str) {
         let expected = upstream.query(reference).await;
         let answer = self.client.query(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e:?}"));
-        assert_same(sql, &answer.batches, &expected, order_of(sql));
+        let sent = upstream.statements();
+        assert_same(&format!("{sql}\nsent: {:?}", sent.last()), &answer.batches, &expected, order_of(sql));
     }
 
     /// The same where both sides call the tables alike.

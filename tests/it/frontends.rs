@@ -21,8 +21,7 @@ fn items() -> Vec<RecordBatch> {
 
 async fn world() -> (Upstream, Sidecar) {
     let upstream = Upstream::builder().table("items", items()).start().await;
-    let datasets =
-        [Dataset::of("items", &upstream), Dataset::of("shop.goods", &upstream).table("items")];
+    let datasets = [Dataset::of("items", &upstream), Dataset::of("shop.goods", &upstream).table("items")];
     let view = "views:\n  - name: named\n    sql: select * from items where name is not null\n";
     let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, view)).start().await;
     sidecar.wait_ready().await;
@@ -45,7 +44,8 @@ async fn datasets_are_listed_with_their_states() {
     let answer = sidecar.http("/v1/datasets?status=true").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let listed: Vec<Value> = serde_json::from_str(&answer.body).unwrap();
-    let of = |name: &str| listed.iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("{listed:?}"));
+    let of =
+        |name: &str| listed.iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("{listed:?}"));
     for name in ["items", "shop.goods"] {
         let item = of(name);
         assert_eq!(item["status"], "Ready", "{item}");
