@@ -15,12 +15,14 @@ use crate::federation::{Federation, RemoteDataset};
 use crate::query::{Engine, Options};
 use crate::secrets::Secrets;
 use crate::serve;
+use crate::serve::flight::FlightOptions;
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
 
 /// Where the front ends listen when neither the command line nor the spicepod says.
-pub const HTTP_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8090);
+pub const HTTP_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8090);
 pub const FLIGHT_DEFAULT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 50051);
 pub const METRICS_DEFAULT: SocketAddr =
@@ -42,7 +44,9 @@ pub struct Addresses {
 
 /// A listener that could not be had.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address} for {front}: {source}; another process may have it, choose another with --{front} ADDR")]
+#[error(
+    "cannot listen on {address} for {front}: {source}; another process may have it, choose another with --{front} ADDR"
+)]
 pub struct BindError {
     pub front: &'static str,
     pub address: SocketAddr,
@@ -94,7 +98,7 @@ impl Plan {
     pub fn try_new(spicepod: Spicepod) -> Result<Self, Diagnostics> {
         match Self::datasets(&spicepod) {
             Ok(datasets) => Ok(Self { spicepod, datasets }),
-            Err(problems) => Err(Diagnostics::new(Some(Arc::clone(&spicepod.source)), problems)),
+            Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
 
@@ -104,16 +108,14 @@ impl Plan {
         let mut datasets = Vec::with_capacity(spicepod.datasets.len());
         let mut problems = Vec::new();
         for dataset in &spicepod.datasets {
-            let target = secrets
-                .resolve(dataset)
-                .and_then(|params| Target::try_new(dataset, &params));
+            let target = secrets.resolve(dataset).and_then(|params| Target::try_new(dataset, &params));
             let connected = target.and_then(|target| match pool.connect(&target) {
                 Ok(upstream) => Ok((upstream, target.table)),
                 Err(error) => Err(vec![Diagnostic {
-                    code: None,
                     message: format!("dataset `{}`: {}", dataset.name, error.message),
-                    at: Some(dataset.at),
                     help: error.help,
+                    code: None,
+                    at: Some(dataset.at),
                 }]),
             });
             match connected {
@@ -138,7 +140,7 @@ impl Plan {
         let partitions = spicepod.runtime.target_partitions;
         match Federation::try_new(datasets, &spicepod.views, partitions) {
             Ok(federation) => Ok((spicepod, federation)),
-            Err(problems) => Err(Diagnostics::new(Some(Arc::clone(&spicepod.source)), problems)),
+            Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
 }
@@ -176,9 +178,16 @@ impl App {
         let options = Options { timeout: spicepod.runtime.query_timeout.map(|limit| limit.get()) };
         let engine = Engine::new(federation.clone(), options);
         let addresses = listeners.addresses;
-        serve::http::start(listeners.http, engine.clone(), &scope);
-        serve::flight::start(listeners.flight, engine.clone(), serve::FlightOptions::default(), &scope);
-        serve::metrics::start(listeners.metrics, metrics, &scope);
+        let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
+        let door = engine.clone();
+        scope.spawn_draining("http", async move { serve::http::serve(listeners.http, door, &http).await });
+        let door = engine.clone();
+        scope.spawn_draining("flight", async move {
+            serve::flight::serve(listeners.flight, door, FlightOptions::default(), &flight).await;
+        });
+        scope.spawn_draining("metrics", async move {
+            serve::metrics::serve(listeners.metrics, metrics, &metered).await;
+        });
         let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
         federation.start(&keepers, parallel);
         let shutdown_timeout =

@@ -15,6 +15,7 @@
 //! and `tests/it/ranks.rs` holds them to it.
 
 pub mod name;
+pub mod proto;
 pub mod task;
 pub mod telemetry;
 
@@ -22,8 +23,8 @@ pub mod config;
 pub mod federation;
 pub mod query;
 pub mod secrets;
-//pub mod serve;
+pub mod serve;
 pub mod upstream;
 
-//pub mod app;
-//pub mod cli;
+pub mod app;
+pub mod cli;

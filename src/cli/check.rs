@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
@@ -12,7 +13,7 @@ use crate::federation::RemoteDataset;
 use crate::telemetry::{self, Verbosity};
 use crate::upstream::{Step, UpstreamError, UpstreamId};
 
-use super::{EXIT_CONFIG, EXIT_FAILED};
+use super::misconfigured;
 
 /// How many upstreams, and datasets of one upstream, are looked at together.
 const PARALLEL: usize = 8;
@@ -44,38 +45,32 @@ const STEPS: [(Step, &str); 5] = [
     (Step::Schema, "SCHEMA"),
 ];
 
-pub(super) async fn run(args: CheckArgs) -> u8 {
+pub(super) async fn run(args: CheckArgs) -> ExitCode {
     telemetry::init_log(Verbosity::Quiet);
     let plan = match config::load(&args.path).and_then(Plan::try_new) {
         Ok(plan) => plan,
-        Err(problems) => {
-            eprint!("{problems}");
-            return EXIT_CONFIG;
-        }
+        Err(problems) => return misconfigured(&problems),
     };
     let name = plan.spicepod.name.clone();
     let datasets: Vec<RemoteDataset> = plan.datasets.iter().map(RemoteDataset::clone).collect();
     let views = plan.spicepod.views.len();
-    for warning in &plan.spicepod.warnings {
-        eprintln!("warning: {}", warning.message);
-    }
+    eprint!("{}", plan.spicepod.shown_warnings());
     if let Err(problems) = plan.federate() {
-        eprint!("{problems}");
-        return EXIT_CONFIG;
+        return misconfigured(&problems);
     }
     println!("{name}: the spicepod is good ({} datasets, {views} views)", datasets.len());
     if args.offline || datasets.is_empty() {
-        return 0;
+        return ExitCode::SUCCESS;
     }
     println!();
     let rows = check_all(&datasets).await;
     print_rows(&rows);
     match rows.iter().filter(|row| row.failed).count() {
-        0 => 0,
+        0 => ExitCode::SUCCESS,
         failed => {
             println!();
             println!("{failed} of {} datasets cannot be reached", rows.len());
-            EXIT_FAILED
+            ExitCode::FAILURE
         }
     }
 }
@@ -87,8 +82,7 @@ async fn check_all(datasets: &[RemoteDataset]) -> Vec<Row> {
         upstreams.entry(dataset.upstream.id().clone()).or_default().push(at);
     }
     let groups = upstreams.into_values().map(|members| check_upstream(datasets, members));
-    let mut rows: Vec<(usize, Row)> =
-        futures::stream::iter(groups).buffer_unordered(PARALLEL).concat().await;
+    let mut rows: Vec<(usize, Row)> = futures::stream::iter(groups).buffer_unordered(PARALLEL).concat().await;
     rows.sort_by_key(|(at, _)| *at);
     rows.into_iter().map(|(_, row)| row).collect()
 }

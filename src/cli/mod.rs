@@ -13,8 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Diagnostics;
+
 /// An Arrow Flight federation sidecar: SQL on localhost, answered by the upstream that has the data.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "sidewing", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Log level: RUST_LOG, e.g. RUST_LOG=sidewing=debug. Start with: sidewing demo")]
 struct Cli {
@@ -22,7 +24,7 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve the datasets of a spicepod on localhost.
     Run(run::RunArgs),
@@ -41,16 +43,14 @@ enum Command {
     DemoUpstream(demo::UpstreamArgs),
 }
 
-/// A wrong command line or spicepod.
-pub(crate) const EXIT_CONFIG: u8 = 2;
-/// Something that was asked could not be done.
-pub(crate) const EXIT_FAILED: u8 = 1;
+/// The exit code of a wrong command line or spicepod; what could not be done exits 1.
+const EXIT_CONFIG: u8 = 2;
 
 /// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
-    let code = match command {
+    match command {
         Command::Run(args) => blocking(run::run(args)),
         Command::Check(args) => blocking(check::run(args)),
         Command::Health(args) => blocking(health::run(args)),
@@ -58,12 +58,11 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => blocking(demo::run(args)),
         Command::Schema => schema::run(),
         Command::DemoUpstream(args) => blocking(demo::run_upstream(args)),
-    };
-    ExitCode::from(code)
+    }
 }
 
 /// Runs a command on a runtime of its own.
-fn blocking(command: impl Future<Output = u8>) -> u8 {
+fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(command);
@@ -75,8 +74,14 @@ fn blocking(command: impl Future<Output = u8>) -> u8 {
     }
 }
 
+/// Prints the problems of a spicepod.
+fn misconfigured(problems: &Diagnostics) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
 /// Says what went wrong on standard error.
-fn fail(message: &str) -> u8 {
+fn fail(message: &str) -> ExitCode {
     eprintln!("sidewing: {message}");
-    EXIT_FAILED
+    ExitCode::FAILURE
 }

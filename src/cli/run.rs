@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,7 @@ use crate::config::{self, Spicepod};
 use crate::query::{DatasetState, DatasetStatus, Engine};
 use crate::telemetry;
 
-use super::{EXIT_CONFIG, EXIT_FAILED, fail};
+use super::{fail, misconfigured};
 
 /// How long the start screen waits for the datasets' first states.
 const FIRST_STATES_WAIT: Duration = Duration::from_secs(5);
@@ -46,19 +47,14 @@ impl RunArgs {
     }
 }
 
-pub(super) async fn run(args: RunArgs) -> u8 {
-    let (spicepod, federation) = match config::load(&args.path).and_then(Plan::try_new).and_then(Plan::federate)
-    {
-        Ok(ready) => ready,
-        Err(problems) => {
-            eprint!("{problems}");
-            return EXIT_CONFIG;
-        }
-    };
+pub(super) async fn run(args: RunArgs) -> ExitCode {
+    let (spicepod, federation) =
+        match config::load(&args.path).and_then(Plan::try_new).and_then(Plan::federate) {
+            Ok(ready) => ready,
+            Err(problems) => return misconfigured(&problems),
+        };
     telemetry::init_log(app::verbosity(&spicepod));
-    for warning in &spicepod.warnings {
-        tracing::warn!("{}", warning.message);
-    }
+    eprint!("{}", spicepod.shown_warnings());
     let metrics = match telemetry::init_metrics() {
         Ok(metrics) => metrics,
         Err(error) => return fail(&format!("cannot start metrics: {error}")),
@@ -134,16 +130,16 @@ pub(super) async fn stop_signal() {
 }
 
 /// Lets running queries end; a second signal ends at once.
-pub(super) async fn drain(app: &App) -> u8 {
+pub(super) async fn drain(app: &App) -> ExitCode {
     tracing::info!("stopping: running queries may end, a second signal ends at once");
     tokio::select! {
         drained = app.shutdown() => match drained {
-            Ok(()) => 0,
+            Ok(()) => ExitCode::SUCCESS,
             Err(pending) => {
                 tracing::warn!(?pending, "stopped with tasks pending");
-                EXIT_FAILED
+                ExitCode::FAILURE
             }
         },
-        () = stop_signal() => EXIT_FAILED,
+        () = stop_signal() => ExitCode::FAILURE,
     }
 }

@@ -1,8 +1,10 @@
 //! `sidewing schema`: the JSON Schema of the spicepod on standard output.
 
+use std::process::ExitCode;
+
 use crate::config;
 
-pub(super) fn run() -> u8 {
+pub(super) fn run() -> ExitCode {
     println!("{:#}", config::json_schema());
-    0
+    ExitCode::SUCCESS
 }

@@ -6,43 +6,7 @@ use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::{SourceFile, Span};
-
-/// A duration as spicepods write it; see its `FromStr`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Duration(pub(super) std::time::Duration);
-
-/// A number of bytes as spicepods write it; see its `FromStr`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub(super) u64);
-
-impl ByteSize {
-    #[must_use]
-    pub fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl std::str::FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            "kib" => 1 << 10,
-            "mib" => 1 << 20,
-            "gib" => 1 << 30,
-            _ => return Err(format!("`{text}` is not a size")),
-        };
-        let number: u64 = text[..digits].parse().map_err(|_| format!("`{text}` is not a size"))?;
-        number.checked_mul(unit).map(Self).ok_or_else(|| format!("`{text}` is too large"))
-    }
-}
+use super::{ByteSize, Diagnostic, Diagnostics, Duration, SourceFile, Span, Template, Warnings};
 
 /// A whole spicepod, checked.
 #[derive(Debug)]
@@ -54,6 +18,22 @@ pub struct Spicepod {
     pub secrets: Vec<SecretStore>,
     pub datasets: Vec<Dataset>,
     pub views: Vec<View>,
+    /// What works and is better done otherwise, e.g. an API key in clear.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Spicepod {
+    /// The advice that the spicepod earned, as a person reads it; empty where there is none.
+    #[must_use]
+    pub fn shown_warnings(&self) -> String {
+        match self.warnings.is_empty() {
+            true => String::new(),
+            false => {
+                let advice = Diagnostics::new(Arc::clone(&self.source), self.warnings.clone());
+                format!("{}\n", Warnings(advice))
+            }
+        }
+    }
 }
 
 /// The process-wide settings; `None` means that the default, or the command line, decides.
@@ -125,6 +105,26 @@ pub enum Connector {
     FlightSql,
 }
 
+impl Connector {
+    /// As spicepods name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SpiceAi => "spice.ai",
+            Self::FlightSql => "flightsql",
+        }
+    }
+
+    /// What users write before the canonical name of a param.
+    #[must_use]
+    pub fn param_prefix(self) -> &'static str {
+        match self {
+            Self::SpiceAi => "spiceai_",
+            Self::FlightSql => "flightsql_",
+        }
+    }
+}
+
 /// One connector param.
 #[derive(Debug, Clone)]
 pub struct Param {
@@ -132,23 +132,6 @@ pub struct Param {
     pub key: String,
     pub value: Template,
     pub at: Span,
-}
-
-/// Text with `${store:KEY}` references in it, checked for form, not resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    pub parts: Vec<TemplatePart>,
-}
-
-/// A piece of a [`Template`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TemplatePart {
-    Text(String),
-    /// `${store:KEY}`; the store `secrets` means all of them.
-    Reference {
-        store: String,
-        key: String,
-    },
 }
 
 /// A SQL view over datasets and other views.
@@ -160,4 +143,13 @@ pub struct View {
     /// One SELECT statement (`sql`, or the content of the file `sql_ref`).
     pub sql: String,
     pub at: Span,
+}
+
+impl Spicepod {
+    /// The warnings as text to print, where there are any.
+    #[must_use]
+    pub fn warnings_text(&self) -> Option<String> {
+        let warnings = || Warnings(Diagnostics::new(Arc::clone(&self.source), self.warnings.clone()));
+        (!self.warnings.is_empty()).then(|| warnings().to_string())
+    }
 }

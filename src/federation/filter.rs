@@ -108,7 +108,7 @@ fn spell_literals(filter: Expr) -> Result<Expr> {
     let changed = filter.transform_up(|expr| {
         Ok(match &expr {
             Expr::Literal(value, _) if needs_spelling(value) => match text_of(value)? {
-                Some(text) => Transformed::yes(arrow_cast(lit(text), lit(value.data_type().to_string()))),
+                Some(text) => Transformed::yes(arrow_cast(lit(text), lit(type_name(&value.data_type())))),
                 None => Transformed::no(expr),
             },
             _ => Transformed::no(expr),

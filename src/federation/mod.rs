@@ -88,9 +88,8 @@ impl Federation {
         target_partitions: Option<usize>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (entries, names) = route::entries(datasets, views)?;
-        let context = registry::session(entries.iter().map(|entry| &entry.name), target_partitions).map_err(
-            |error| vec![Diagnostic { code: None, message: error.to_string(), at: None, help: None }],
-        )?;
+        let context = registry::session(entries.iter().map(|entry| &entry.name), target_partitions)
+            .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
         Ok(Self {
             inner: Arc::new(Inner { context, entries, names, groups, views: tokio::sync::Mutex::default() }),

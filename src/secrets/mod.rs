@@ -3,39 +3,40 @@
 //! [`Secret`] cannot be printed. Everything that a param holds after resolution is a `Secret`,
 //! whether or not it came from a store.
 
+mod env;
+mod secret;
+
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::config::{Dataset, Diagnostic, Span, Spicepod};
+use crate::config::{Dataset, Diagnostic, Param, Span, Spicepod, TemplatePart, connector_params};
 
-/// A value that cannot be printed, compared in constant time, wiped when dropped.
-#[derive(Clone)]
-pub struct Secret(secrecy::SecretString);
+use env::{EnvStore, Found};
+pub use secret::{Secret, redact};
 
-impl Secret {
-    #[must_use]
-    pub fn new(value: String) -> Self {
-        Self(value.into())
-    }
+/// The store name that means all of them.
+const ALL_STORES: &str = "secrets";
 
-    /// The bare value: for the wire, and for params that are not secret.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        use secrecy::ExposeSecret;
-        self.0.expose_secret()
-    }
-}
+/// Reads one variable of the process environment, or of a test's.
+type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// The stores of a spicepod, loaded.
-pub struct Secrets {}
+#[derive(Debug)]
+pub struct Secrets {
+    /// In the order in which they are searched.
+    stores: Vec<EnvStore>,
+}
 
 /// The params of one dataset with every reference resolved; absent secret params already looked up.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ResolvedParams {
     pub values: BTreeMap<String, ResolvedParam>,
 }
 
 /// One resolved param.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ResolvedParam {
     /// As written in the spicepod, or the name under which a store had it.
     pub key: String,
@@ -50,6 +51,11 @@ impl ResolvedParams {
     pub fn get(&self, name: &str) -> Option<&ResolvedParam> {
         self.values.get(name)
     }
+
+    /// Every resolved value, for [`redact`].
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.values.values().map(|param| &param.value)
+    }
 }
 
 impl Secrets {
@@ -57,15 +63,121 @@ impl Secrets {
     ///
     /// # Errors
     /// Every store that cannot be loaded.
-    pub fn load(_spicepod: &Spicepod) -> Result<Self, Vec<Diagnostic>> {
-        todo!()
+    pub fn load(spicepod: &Spicepod) -> Result<Self, Vec<Diagnostic>> {
+        let current = std::env::current_dir().unwrap_or_default();
+        Self::load_with(spicepod, |name| std::env::var(name).ok(), &current)
+    }
+
+    /// Loads the stores against a given environment and current directory.
+    ///
+    /// # Errors
+    /// Every store that cannot be loaded.
+    pub fn load_with(
+        spicepod: &Spicepod,
+        environment: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+        current: &Path,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let environment: Environment = Arc::new(environment);
+        let beside = spicepod.source.path.parent().unwrap_or(Path::new(""));
+        let (mut stores, mut problems) = (Vec::new(), Vec::new());
+        for store in &spicepod.secrets {
+            match EnvStore::load(store, Arc::clone(&environment), current, beside) {
+                Ok(store) => stores.push(store),
+                Err(problem) => problems.push(*problem),
+            }
+        }
+        if problems.is_empty() { Ok(Self { stores }) } else { Err(problems) }
     }
 
     /// Resolves the params of one dataset.
     ///
     /// # Errors
     /// Every reference that no store knows, named.
-    pub fn resolve(&self, _dataset: &Dataset) -> Result<ResolvedParams, Vec<Diagnostic>> {
-        todo!()
+    pub fn resolve(&self, dataset: &Dataset) -> Result<ResolvedParams, Vec<Diagnostic>> {
+        let (mut values, mut problems) = (BTreeMap::new(), Vec::new());
+        for (name, param) in &dataset.params {
+            match self.param(dataset, param) {
+                Ok(value) => {
+                    let resolved = ResolvedParam { key: param.key.clone(), value, at: Some(param.at) };
+                    values.insert(name.clone(), resolved);
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        self.autoload(dataset, &mut values);
+        if problems.is_empty() { Ok(ResolvedParams { values }) } else { Err(problems) }
+    }
+
+    fn param(&self, dataset: &Dataset, param: &Param) -> Result<Secret, Vec<Diagnostic>> {
+        let (mut text, mut problems) = (String::new(), Vec::new());
+        for part in &param.value.parts {
+            match part {
+                TemplatePart::Text(part) => text.push_str(part),
+                TemplatePart::Reference { store, key } => match self.find(store, key) {
+                    Found::Value { value, .. } => text.push_str(value.expose()),
+                    other => problems.push(self.missing(dataset, param, store, key, &other)),
+                },
+            }
+        }
+        // From here on the text is only ever held by the secret.
+        let value = Secret::new(text);
+        if problems.is_empty() { Ok(value) } else { Err(problems) }
+    }
+
+    /// Looks for absent params that may come from a store without being written.
+    fn autoload(&self, dataset: &Dataset, values: &mut BTreeMap<String, ResolvedParam>) {
+        let connector = dataset.from.connector;
+        for spec in connector_params(connector) {
+            let Some(unless) = spec.autoload_unless else { continue };
+            let given = |name: &&str| dataset.params.contains_key(*name) || values.contains_key(*name);
+            if given(&spec.name) || unless.iter().any(|name| given(name)) {
+                continue;
+            }
+            if let Found::Value { variable, value } = self.find(ALL_STORES, &spec.written(connector)) {
+                values.insert(spec.name.to_owned(), ResolvedParam { key: variable, value, at: None });
+            }
+        }
+    }
+
+    /// The first value in the stores of that name; an empty one is remembered, and passed over.
+    fn find(&self, store: &str, key: &str) -> Found {
+        let mut best = Found::Nowhere;
+        for store in self.named(store) {
+            match store.find(key) {
+                found @ Found::Value { .. } => return found,
+                found @ Found::Empty { .. } => best = found,
+                Found::Nowhere => {}
+            }
+        }
+        best
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &EnvStore> {
+        self.stores.iter().filter(move |store| name == ALL_STORES || store.name() == name)
+    }
+
+    fn missing(&self, dataset: &Dataset, param: &Param, store: &str, key: &str, found: &Found) -> Diagnostic {
+        let what = match found {
+            Found::Empty { variable } => format!("is empty: `{variable}` is set to nothing"),
+            _ => "was not found".to_owned(),
+        };
+        let message = format!(
+            "dataset `{}`: secret `{key}` {what} (`${{{store}:{key}}}` in param `{}`)",
+            dataset.name, param.key
+        );
+        let mut places: Vec<String> = self.named(store).flat_map(EnvStore::places).collect();
+        places.dedup();
+        let [first, second] = EnvStore::variables(key);
+        let help = format!("set {first} or {second} in {}", places.join(", or in "));
+        Diagnostic::new("MissingSecret", message).at(param.at).help(help)
     }
 }
+
+impl fmt::Debug for EnvStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EnvStore({})", self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests;

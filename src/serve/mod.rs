@@ -1,1 +1,53 @@
-//! (room to be built)
+//! Front ends: a request is decoded, asked at the one door for SQL, and its answer encoded. Nothing else.
+//!
+//! Batches leave as they arrive and only as fast as the client reads; dropping a connection drops its
+//! query. No SQL is looked at here, and no dataset is known by more than its name.
+
+mod listen;
+mod status;
+
+pub mod flight;
+pub mod http;
+pub mod metrics;
+
+use std::future::Future;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::query::{Answer, DatasetStatus, Engine, QueryError, Request};
+
+/// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
+pub trait Door: Clone + Send + Sync + 'static {
+    /// Runs a statement; returns when the first batch, or the end, is here.
+    fn run(&self, request: Request) -> impl Future<Output = Result<Answer, QueryError>> + Send;
+
+    /// The schema that [`Door::run`] will answer with.
+    fn schema(&self, request: Request) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send;
+
+    /// The schema of one dataset or view, by the parts of its name.
+    fn table_schema(&self, path: &[String]) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send;
+
+    /// Every dataset and view with its state.
+    fn datasets(&self) -> Vec<DatasetStatus>;
+}
+
+impl Door for Engine {
+    fn run(&self, request: Request) -> impl Future<Output = Result<Answer, QueryError>> + Send {
+        Engine::run(self, request)
+    }
+
+    fn schema(&self, request: Request) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send {
+        Engine::schema(self, request)
+    }
+
+    fn table_schema(&self, path: &[String]) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send {
+        Engine::table_schema(self, path)
+    }
+
+    fn datasets(&self) -> Vec<DatasetStatus> {
+        Engine::datasets(self)
+    }
+}
+
+#[cfg(test)]
+mod fake;

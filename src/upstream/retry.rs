@@ -175,9 +175,10 @@ mod tests {
                 for _ in 0..requests { budget.deposit(now); }
                 let granted = (0..wanted).filter(|_| budget.withdraw(now)).count() as u64;
                 log.push((at / 1000, requests, granted));
-                let oldest = (at / 1000).saturating_sub(9);
-                let window = log.iter().filter(|(second, ..)| *second >= oldest);
-                let (requests, granted) = window.fold((0, 0), |(r, g), (_, nr, ng)| (r + nr, g + ng));
+                let since = |seconds: u64| log.iter().filter(move |entry| entry.0 + seconds > at / 1000);
+                let granted: u64 = since(10).map(|entry| entry.2).sum();
+                // The oldest of these retries was paid for by requests of the ten seconds before it.
+                let requests: u64 = since(19).map(|entry| entry.1).sum();
                 prop_assert!(granted <= requests / 5 + 100);
             }
         }

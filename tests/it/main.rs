@@ -2,10 +2,23 @@
 //!
 //! One file a subject. `support` is the harness; `harness` tests the harness itself, without sidewing.
 
-#[expect(dead_code, reason = "until the line below is enabled")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper's failure is the test's"
+)]
+
 mod support;
 
 mod harness;
+mod proto;
 mod ranks;
 
-// mod clients; mod diagnostics; mod federation; mod frontends; mod messages; mod resilience; mod tpch;
+mod clients;
+mod diagnostics;
+mod federation;
+mod frontends;
+mod messages;
+mod resilience;
+mod tpch;

@@ -10,7 +10,7 @@ mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -21,8 +21,8 @@ use crate::config;
 use crate::query::DatasetState;
 use crate::telemetry::{self, Verbosity};
 
-use super::run::{drain, print_addresses, stop_signal};
 use super::fail;
+use super::run::{drain, print_addresses, stop_signal};
 
 pub(crate) use upstream::{UpstreamArgs, run as run_upstream};
 
@@ -42,7 +42,7 @@ pub(crate) struct DemoArgs {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) async fn run(args: DemoArgs) -> u8 {
+pub(super) async fn run(args: DemoArgs) -> ExitCode {
     telemetry::init_log(Verbosity::Quiet);
     match show(&args).await {
         Ok(code) => code,
@@ -50,7 +50,7 @@ pub(super) async fn run(args: DemoArgs) -> u8 {
     }
 }
 
-async fn show(args: &DemoArgs) -> Result<u8, Failure> {
+async fn show(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let dir = tempfile::Builder::new().prefix("sidewing-demo-").tempdir()?;
     println!("Making TPC-H data at scale {} and a TLS upstream that serves it ...", args.scale);
     let begun = Instant::now();
@@ -166,10 +166,13 @@ fn print_commands(addresses: Addresses) {
     println!("Try, in another terminal:\n");
     println!("  curl -X POST http://{http}/v1/sql -d 'SELECT * FROM nation LIMIT 3'");
     println!("  curl -X POST http://{http}/v1/sql -H 'Accept: text/csv' -d 'SELECT * FROM region'");
-    println!("  curl -X POST http://{http}/v1/sql -H 'Accept: text/plain' -d 'EXPLAIN SELECT count(*) FROM orders'");
+    println!(
+        "  curl -X POST http://{http}/v1/sql -H 'Accept: text/plain' -d 'EXPLAIN SELECT count(*) FROM orders'"
+    );
     println!("  curl http://{http}/v1/datasets?status=true");
     println!("  curl http://{metrics}/metrics");
-    println!("  sidewing sql -e http://{flight} 'SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5'");
+    println!(
+        "  sidewing sql -e http://{flight} 'SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5'"
+    );
     println!();
 }
-

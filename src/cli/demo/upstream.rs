@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -20,7 +21,8 @@ use tokio::net::TcpListener;
 use crate::name::QueryId;
 use crate::query::{Answer, DatasetState, DatasetStatus, QueryError, Request};
 use crate::secrets::Secret;
-use crate::serve::{self, Door, FlightOptions};
+use crate::serve::flight::FlightOptions;
+use crate::serve::{self, Door};
 use crate::task::Scope;
 use crate::telemetry::{self, Verbosity};
 
@@ -51,10 +53,10 @@ pub(crate) struct UpstreamArgs {
     names: Vec<String>,
 }
 
-pub(crate) async fn run(args: UpstreamArgs) -> u8 {
+pub(crate) async fn run(args: UpstreamArgs) -> ExitCode {
     telemetry::init_log(Verbosity::Quiet);
     match serve(args).await {
-        Ok(()) => 0,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the demo upstream cannot start: {error}")),
     }
 }
@@ -69,7 +71,10 @@ async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
     let key = make_key(&args.dir)?;
     let scope = Scope::new();
     let options = FlightOptions { tls: Some(Arc::new(tls)), api_keys: vec![key] };
-    serve::flight::start(listener, door, options, &scope);
+    let serving = scope.clone();
+    scope.spawn_draining("flight", async move {
+        serve::flight::serve(listener, door, options, &serving).await;
+    });
     println!("  flight   https://localhost:{}", address.port());
     stop_signal().await;
     scope
@@ -93,10 +98,12 @@ fn certificates(dir: &Path, names: &[String]) -> Result<rustls::ServerConfig, Fa
     let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 /// A random key, in a file that only its owner reads.

@@ -1,0 +1,75 @@
+//! A child process that says on its standard output where it listens, and ends with its owner.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use sidewing::task::Scope;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::Result;
+
+const STARTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// A running child and the addresses that it printed, as `flight  http://127.0.0.1:50051`.
+pub struct Process {
+    child: Child,
+    addresses: BTreeMap<String, String>,
+    scope: Scope,
+}
+
+impl Process {
+    /// Starts `program` and reads its output until it has named its Flight address and those above it.
+    pub async fn start(program: &Path, arguments: &[&str], directory: &Path) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let output = child.stdout.take().ok_or("a child without standard output")?;
+        let mut lines = BufReader::new(output).lines();
+        let addresses = tokio::time::timeout(STARTED_WITHIN, addresses(&mut lines)).await??;
+        // Whatever else it prints is taken off the pipe, which would otherwise fill up.
+        let scope = Scope::new();
+        scope.spawn("output", async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(Self { child, addresses, scope })
+    }
+
+    /// `host:port` of one of its services.
+    pub fn address(&self, service: &str) -> Result<&str> {
+        let known = self.addresses.get(service).map(String::as_str);
+        known.ok_or_else(|| format!("no {service} address on the start screen").into())
+    }
+
+    /// Ends it and waits for its end.
+    pub async fn stop(mut self) -> Result<()> {
+        self.child.kill().await?;
+        self.scope.cancel();
+        Ok(())
+    }
+}
+
+async fn addresses(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    while let Some(line) = lines.next_line().await? {
+        if let Some((service, address)) = address(&line) {
+            found.insert(service.to_owned(), address.to_owned());
+        }
+        if found.contains_key("flight") && (found.contains_key("http") || found.len() == 1) {
+            return Ok(found);
+        }
+    }
+    Err("it ended before it said where it listens".into())
+}
+
+/// `flight  http://127.0.0.1:50051 …` becomes the name and `127.0.0.1:50051`.
+fn address(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    let service = words.next().filter(|word| matches!(*word, "http" | "flight" | "metrics"))?;
+    let address = words.next()?.strip_prefix("http://")?;
+    Some((service, address))
+}

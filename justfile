@@ -1,0 +1,59 @@
+# Recipes for everyday work; `just` lists them.
+
+set positional-arguments
+
+[private]
+default:
+    @just --list --unsorted
+
+# Show it: own upstream, three queries, then it keeps serving
+demo:
+    cargo run --release -- demo
+
+# Run a spicepod (directory or file)
+run path=".":
+    cargo run --release -- run {{ path }}
+
+# Check a spicepod and everything it names
+check path=".":
+    cargo run --release -- check {{ path }}
+
+# All tests; arguments go to cargo test: `just test --test it proto`
+test *args:
+    cargo test "$@"
+
+# Rewrite snapshots and generated files; read the diff afterwards
+bless:
+    INSTA_UPDATE=always SIDEWING_BLESS=1 cargo test
+
+# Format
+fmt:
+    cargo fmt
+
+# Clippy, warnings denied
+lint:
+    cargo clippy --all-targets -- -D warnings
+
+# The library's documentation, warnings denied
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Licences, bans and sources of the dependency tree
+deny:
+    cargo deny --target x86_64-unknown-linux-gnu check bans licenses sources
+
+# Reads through the sidecar ÷ direct; `just bench --write` keeps the table
+bench *args:
+    cargo bench --bench federated -- "$@"
+
+# The image
+image:
+    docker build --file docker/Dockerfile --tag sidewing .
+
+# A core and an edge in containers, until Ctrl-C
+compose:
+    docker compose --file docker/compose.yaml up --build
+
+# What has to pass before a merge
+ci:
+    .ci/run

@@ -1,0 +1,258 @@
+//! The checked tree to types: names, origins, params, templates, and what must agree across items.
+//!
+//! Form was judged by the checker: a value of the wrong form is left out here without a second word.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::name::DatasetName;
+
+use super::check::subject;
+use super::dataset_params::params;
+use super::text::{list, nearest, shorten};
+use super::types::{Dataset, LogLevel, Origin, Runtime, SecretStore, Spicepod, View};
+use super::yaml::{Node, Value};
+use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};
+
+/// The kinds of stores that other runtimes know.
+const OTHER_STORES: &[&str] =
+    &["kubernetes", "keyring", "aws_secrets_manager", "hashicorp_vault", "azure_keyvault"];
+
+/// Reads everything that sidewing acts on out of the tree.
+pub(super) fn decode(root: &Node, source: Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> Spicepod {
+    let directory = source.path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut decoder = Decoder { problems, warnings: Vec::new(), names: HashMap::new(), stores: Vec::new() };
+    let mut secrets = decoder.secret_stores(root);
+    decoder.stores = secrets.iter().map(|store| store.name.clone()).collect();
+    secrets.reverse();
+    let datasets = decoder.datasets(root);
+    let views = decoder.views(root, &directory);
+    Spicepod {
+        name: root.get("name").and_then(Node::text).unwrap_or_default().to_owned(),
+        runtime: runtime(root.get("runtime")),
+        secrets,
+        datasets,
+        views,
+        warnings: decoder.warnings,
+        source,
+    }
+}
+
+/// What is known while items are read.
+pub(super) struct Decoder<'a> {
+    pub(super) problems: &'a mut Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+    /// Names of secret stores, in the order of the file.
+    pub(super) stores: Vec<String>,
+    /// Datasets and views by name, with where they were named first.
+    names: HashMap<DatasetName, (String, Span)>,
+}
+
+impl Decoder<'_> {
+    fn problem(&mut self, problem: Diagnostic) {
+        if self.problems.len() < super::check::PROBLEMS_MAX {
+            self.problems.push(problem);
+        }
+    }
+
+    fn secret_stores(&mut self, root: &Node) -> Vec<SecretStore> {
+        let mut stores: Vec<SecretStore> = Vec::new();
+        for (index, item) in items(root, "secrets").enumerate() {
+            let subject = subject("secrets", item, index);
+            self.store_kind(item, &subject);
+            let Some(node) = item.get("name") else { continue };
+            let name = node.text().unwrap_or_default();
+            if let Some(problem) = store_name_problem(name, &stores) {
+                self.problem(Diagnostic::new("InvalidName", format!("{subject}: {problem}")).at(node.at));
+                continue;
+            }
+            let file_path = item.get("params").and_then(|params| text(params, "file_path"));
+            stores.push(SecretStore { name: name.to_owned(), file_path, at: item.at });
+        }
+        if stores.is_empty() && items(root, "secrets").next().is_none() {
+            let at = Span { line: 0, column: 0, len: 0 };
+            stores.push(SecretStore { name: "env".to_owned(), file_path: None, at });
+        }
+        stores
+    }
+
+    fn store_kind(&mut self, item: &Node, subject: &str) {
+        let Some(from) = item.get("from") else { return };
+        let text = from.text().unwrap_or_default();
+        let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
+        let problem = match (kind, text) {
+            ("env", "env") => return,
+            ("env", _) => {
+                Diagnostic::new("InvalidValue", format!("{subject}: `env` takes nothing after a colon"))
+                    .help("write `from: env`, and a file as `params: {file_path: ...}`")
+            }
+            (kind, _) if OTHER_STORES.contains(&kind) => Diagnostic::new(
+                "NotSupportedYet",
+                format!("{subject}: not supported yet: secret store `{kind}`"),
+            )
+            .help("use `from: env`: the environment, `.env.local` and `.env`"),
+            (kind, _) => {
+                let message = format!("{subject}: unknown secret store `{}`", shorten(kind));
+                Diagnostic::new("UnknownSecretStore", message).help(match nearest(kind, ["env"]) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "use `from: env`: the environment, `.env.local` and `.env`".to_owned(),
+                })
+            }
+        };
+        self.problem(problem.at(from.at));
+    }
+
+    fn datasets(&mut self, root: &Node) -> Vec<Dataset> {
+        let mut datasets = Vec::new();
+        for (index, item) in items(root, "datasets").enumerate() {
+            let subject = subject("datasets", item, index);
+            let name = self.name(item, &subject);
+            let from = self.origin(item, &subject);
+            let params = match (&from, item.get("params")) {
+                (Some(from), Some(node)) => params(self, node, from.connector, &subject),
+                _ => BTreeMap::new(),
+            };
+            if let (Some(name), Some(from)) = (name, from) {
+                let (description, metadata) = (text(item, "description"), metadata(item));
+                datasets.push(Dataset { name, from, description, metadata, params, at: item.at });
+            }
+        }
+        datasets
+    }
+
+    fn origin(&mut self, item: &Node, subject: &str) -> Option<Origin> {
+        let node = item.get("from")?;
+        let text = node.text()?;
+        match origin::parse(text) {
+            Ok(parsed) => Some(Origin {
+                connector: parsed.connector,
+                path: parsed.path,
+                text: text.to_owned(),
+                at: node.at,
+            }),
+            Err(error) => {
+                let message = format!("{subject}: {}", error.message);
+                self.problem(Diagnostic::new("InvalidFrom", message).at(node.at).help(error.help));
+                None
+            }
+        }
+    }
+
+    fn views(&mut self, root: &Node, directory: &Path) -> Vec<View> {
+        let mut views = Vec::new();
+        for (index, item) in items(root, "views").enumerate() {
+            let subject = subject("views", item, index);
+            let name = self.name(item, &subject);
+            let sql = view_sql::read(item, directory, &subject).map_err(|problem| self.problem(*problem));
+            if let (Some(name), Ok(Some(sql))) = (name, sql) {
+                let (description, metadata) = (text(item, "description"), metadata(item));
+                views.push(View { name, description, metadata, sql, at: item.at });
+            }
+        }
+        views
+    }
+
+    /// The checked name of a dataset or view, which no other one has.
+    fn name(&mut self, item: &Node, subject: &str) -> Option<DatasetName> {
+        let node = item.get("name")?;
+        // A name that is no text was refused by the checker.
+        let text = node.text().filter(|_| node.kind() == "text")?;
+        let name = match DatasetName::from_str(text) {
+            Ok(name) => name,
+            Err(error) => {
+                self.problem(Diagnostic::new("InvalidName", format!("{subject}: {error}")).at(node.at));
+                return None;
+            }
+        };
+        if let Some((first, at)) = self.names.get(&name) {
+            let message = format!("{subject}: the name `{name}` is taken by {first} on line {}", at.line);
+            self.problem(Diagnostic::new("DuplicateName", message).at(node.at));
+            return None;
+        }
+        self.names.insert(name.clone(), (subject.to_owned(), node.at));
+        Some(name)
+    }
+}
+
+fn store_name_problem(name: &str, stores: &[SecretStore]) -> Option<String> {
+    if name == "secrets" {
+        return Some("the name `secrets` means all stores; choose another".to_owned());
+    }
+    if !template::is_identifier(name) {
+        return Some(
+            "a store's name is letters, digits, `_` and `-`, beginning with a letter or `_`".to_owned(),
+        );
+    }
+    let taken = stores.iter().any(|store| store.name == name);
+    taken.then(|| format!("the name `{name}` is taken by another store"))
+}
+
+/// The elements of a top-level list that are mappings.
+fn items<'a>(root: &'a Node, section: &str) -> impl Iterator<Item = &'a Node> {
+    let items = root.get(section).map_or(&[][..], Node::items);
+    items.iter().filter(|item| matches!(item.value, Value::Map(_)))
+}
+
+pub(super) fn text(node: &Node, field: &str) -> Option<String> {
+    node.get(field).and_then(Node::text).map(str::to_owned)
+}
+
+/// A field's text, parsed; absent when it is not of that form.
+fn parsed<T: FromStr>(node: Option<&Node>, field: &str) -> Option<T> {
+    node?.get(field)?.text()?.parse().ok()
+}
+
+fn runtime(node: Option<&Node>) -> Runtime {
+    let section = |name: &str| node.and_then(|node| node.get(name));
+    let bind = |name: &str| parse_bind_address(section(name)?.get("bind_address")?.text()?).ok();
+    let query = section("query");
+    let level = section("output_level").and_then(Node::text);
+    Runtime {
+        http_bind: bind("http"),
+        flight_bind: bind("flight"),
+        metrics_bind: bind("metrics"),
+        max_message_size: parsed(section("flight"), "max_message_size"),
+        query_timeout: parsed(query, "timeout"),
+        target_partitions: parsed(query, "target_partitions"),
+        dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
+        shutdown_timeout: parsed(node, "shutdown_timeout"),
+        output_level: level.and_then(|level| match level {
+            "info" => Some(LogLevel::Info),
+            "verbose" => Some(LogLevel::Verbose),
+            "very_verbose" => Some(LogLevel::VeryVerbose),
+            _ => None,
+        }),
+    }
+}
+
+/// Notes by key; what is not text is kept as JSON.
+fn metadata(item: &Node) -> BTreeMap<String, String> {
+    let entries = item.get("metadata").map_or(&[][..], Node::entries);
+    let shown = |node: &Node| match &node.value {
+        Value::Scalar { text, .. } => text.clone(),
+        _ => json(node).to_string(),
+    };
+    entries.iter().map(|(key, node)| (key.name.clone(), shown(node))).collect()
+}
+
+fn json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Scalar { .. } if node.is_null() => serde_json::Value::Null,
+        Value::Scalar { text, plain } => match node.as_bool() {
+            Some(value) => value.into(),
+            None if *plain => text.parse::<i64>().map_or_else(|_| text.as_str().into(), Into::into),
+            None => text.as_str().into(),
+        },
+        Value::List(items) => items.iter().map(json).collect(),
+        Value::Map(entries) => serde_json::Value::Object(
+            entries.iter().map(|(key, node)| (key.name.clone(), json(node))).collect(),
+        ),
+    }
+}
+
+/// The stores that a reference may name, for help.
+pub(super) fn known_stores(stores: &[String]) -> String {
+    format!("known stores: {}", list(stores.iter().map(String::as_str).chain(["secrets"])))
+}

@@ -1,0 +1,386 @@
+//! Every field of a spicepod, once: names, kinds, words, and whether sidewing acts on it yet.
+//!
+//! Fields that are known but not built are here so that they are refused by name instead of being
+//! ignored, and so that a misspelling inside them is still found.
+
+use super::schema::Kind::{
+    Any, Bind, Bool, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number, OneOf, Params, Scalar,
+    Size, Text, TextOrList,
+};
+use super::schema::{Field, Zero};
+
+/// The whole document.
+pub(super) static SPICEPOD: &[Field] = &[
+    Field::required("version", OneOf(&["v1", "v1beta1"]), "Version of the spicepod format."),
+    Field::required("kind", OneOf(&["Spicepod"]), "Always `Spicepod`."),
+    Field::required("name", Text, "Name of this spicepod."),
+    Field::built("runtime", Fields(RUNTIME), "Process-wide settings."),
+    Field::built("secrets", List(&Fields(SECRET_STORE)), "Secret stores; the last one is searched first."),
+    Field::built("metadata", MapOf(&Any), "Notes for people and tools; sidewing does not act on them."),
+    Field::built("datasets", List(&Fields(DATASET)), "Tables that live on an upstream."),
+    Field::built("views", List(&Fields(VIEW)), "SQL views over datasets and other views."),
+    Field::not_yet("extensions", MapOf(&Any), "Extensions of the runtime."),
+    Field::not_yet("catalogs", List(&Fields(CATALOG)), "Catalogs whose tables appear by themselves."),
+    Field::not_yet("models", List(&Any), "Models."),
+    Field::not_yet("embeddings", List(&Any), "Embedding models."),
+    Field::not_yet("tools", List(&Any), "Tools for models."),
+    Field::not_yet("evals", List(&Any), "Evaluations of models."),
+    Field::not_yet("workers", List(&Any), "Workers over models."),
+    Field::not_yet("functions", List(&Any), "User-defined functions."),
+    Field::not_yet("memory", Any, "Memory of models."),
+    Field::not_yet("snapshots", Any, "Snapshots of acceleration files."),
+    Field::not_yet("dependencies", List(&Text), "Other spicepods."),
+];
+
+static RUNTIME: &[Field] = &[
+    Field::built("http", Fields(HTTP), "The HTTP front end."),
+    Field::built("flight", Fields(FLIGHT), "The Arrow Flight front end, and Flight messages."),
+    Field::built(
+        "metrics",
+        FieldsOrList(METRICS, METRIC),
+        "The Prometheus endpoint; the list form is not supported yet.",
+    ),
+    Field::built("query", Fields(QUERY), "How queries run."),
+    Field::built(
+        "dataset_load_parallelism",
+        Int(1),
+        "How many datasets are verified at a time when the runtime starts.",
+    ),
+    Field::renamed("num_of_parallel_loading_at_start_up", "dataset_load_parallelism"),
+    Field::built(
+        "shutdown_timeout",
+        Duration(Zero::Allowed),
+        "How long running queries may take to finish when the runtime stops.",
+    ),
+    Field::built(
+        "output_level",
+        OneOf(&["info", "verbose", "very_verbose"]),
+        "How much is logged; `RUST_LOG` wins.",
+    ),
+    Field::built("auth", Fields(AUTH), "Who may ask."),
+    Field::built("caching", Fields(CACHING), "Caches of answers."),
+    Field::renamed("results_cache", "caching.sql_results"),
+    Field::switch("tls", TLS, true, "TLS of the front ends."),
+    Field::not_yet("tracing", Fields(TRACING), "Traces sent to Zipkin."),
+    Field::switch("telemetry", TELEMETRY, true, "Telemetry sent outward."),
+    Field::not_yet("params", MapOf(&Scalar), "Free parameters of the runtime."),
+    Field::switch("task_history", TASK_HISTORY, true, "The table of what was run."),
+    Field::switch("cors", CORS, false, "Which web pages may ask."),
+    Field::not_yet("cpu", Fields(CPU), "Processor limits."),
+    Field::not_yet("mcp", Fields(MCP), "The Model Context Protocol front end."),
+    Field::only(
+        "ready_state",
+        OneOf(&["on_load", "on_registration"]),
+        &["on_load"],
+        "When the runtime counts as ready.",
+    ),
+    Field::not_yet("scheduler", MapOf(&Any), "The scheduler of a cluster."),
+    Field::not_yet("source_rate_control", MapOf(&Any), "Limits on requests to sources."),
+];
+
+static HTTP: &[Field] = &[Field::built(
+    "bind_address",
+    Bind,
+    "Address and port of the HTTP front end; default `127.0.0.1:8090`.",
+)];
+
+static FLIGHT: &[Field] = &[
+    Field::built(
+        "bind_address",
+        Bind,
+        "Address and port of the Flight front end; default `127.0.0.1:50051`.",
+    ),
+    Field::built(
+        "max_message_size",
+        Size(Zero::Refused),
+        "Largest gRPC message taken from an upstream; default `4MB`. A dataset's own param wins.",
+    ),
+    Field::not_yet("do_put_rate_limit_enabled", Bool, "Whether writes are limited in rate."),
+    Field::not_yet("batch_size", Any, "Rows or bytes of a batch sent to clients."),
+];
+
+/// The mapping form of `runtime.metrics`; its list form is [`METRIC`].
+static METRICS: &[Field] = &[Field::built(
+    "bind_address",
+    Bind,
+    "Address and port of the Prometheus endpoint; default `127.0.0.1:9090`.",
+)];
+
+/// The list form of `metrics`, on the runtime and on datasets.
+static METRIC: &[Field] = &[
+    Field::required("name", Text, "Name of a metric."),
+    Field::built("enabled", Bool, "Whether it is collected."),
+];
+
+static QUERY: &[Field] = &[
+    Field::built(
+        "timeout",
+        Duration(Zero::Refused),
+        "How long a query may take before it is cancelled; no limit when absent.",
+    ),
+    Field::built("target_partitions", Int(1), "How many partitions a local plan runs in."),
+    Field::not_yet("memory_limit", Scalar, "Memory that queries may use together."),
+    Field::not_yet("temp_directory", Text, "Where queries spill."),
+    Field::not_yet(
+        "spill_compression",
+        OneOf(&["zstd", "lz4_frame", "uncompressed"]),
+        "How spilled data is compressed.",
+    ),
+    Field::not_yet("max_concurrent_queries", Int(0), "How many queries may run at a time."),
+];
+
+static AUTH: &[Field] = &[
+    Field::switch("api-key", API_KEY, true, "API keys that clients must present."),
+    Field::switch("api_key", API_KEY, true, "Another spelling of `api-key`."),
+];
+
+static API_KEY: &[Field] = &[
+    Field::built("enabled", Bool, "Whether keys are asked for."),
+    Field::built("keys", List(&Text), "The keys, each `key`, `key:ro` or `key:rw`."),
+];
+
+static CACHING: &[Field] = &[
+    Field::switch("sql_results", SQL_RESULTS, true, "Cache of query results."),
+    Field::switch("search_results", CACHE, true, "Cache of search results."),
+    Field::switch("embeddings", CACHE, true, "Cache of embeddings."),
+];
+
+const CACHE_ENABLED: Field = Field::built("enabled", Bool, "Whether the cache is used.");
+const CACHE_MAX_SIZE: Field = Field::built("max_size", Size(Zero::Allowed), "Memory of the cache.");
+const CACHE_TTL: Field = Field::built("item_ttl", Duration(Zero::Allowed), "How long an item is kept.");
+const CACHE_EVICTION: Field =
+    Field::built("eviction_policy", OneOf(&["lru", "tiny_lfu"]), "Which item goes first.");
+const CACHE_HASHING: Field = Field::built(
+    "hashing_algorithm",
+    OneOf(&["xxh3", "xxh32", "xxh64", "xxh128", "siphash", "ahash", "blake3"]),
+    "How keys are hashed.",
+);
+
+static CACHE: &[Field] = &[CACHE_ENABLED, CACHE_MAX_SIZE, CACHE_TTL, CACHE_EVICTION, CACHE_HASHING];
+
+static SQL_RESULTS: &[Field] = &[
+    CACHE_ENABLED,
+    CACHE_MAX_SIZE,
+    CACHE_TTL,
+    CACHE_EVICTION,
+    CACHE_HASHING,
+    Field::built("cache_key_type", OneOf(&["plan", "sql"]), "What makes two queries the same."),
+    Field::built("encoding", OneOf(&["none", "zstd"]), "How results are stored."),
+    Field::built(
+        "stale_while_revalidate_ttl",
+        Duration(Zero::Allowed),
+        "How long a stale result may be served while it is fetched anew.",
+    ),
+];
+
+static TLS: &[Field] = &[
+    Field::built("enabled", Bool, "Whether the front ends speak TLS."),
+    Field::built("certificate", Text, "Certificate chain, PEM."),
+    Field::built("certificate_file", Text, "File of the certificate chain."),
+    Field::built("key", Text, "Private key, PEM."),
+    Field::built("key_file", Text, "File of the private key."),
+    Field::built(
+        "client_auth_mode",
+        OneOf(&["none", "request", "required"]),
+        "Whether clients must present a certificate.",
+    ),
+    Field::built("client_auth_ca", Text, "CA of client certificates, PEM."),
+    Field::built("client_auth_ca_file", Text, "File of that CA."),
+];
+
+static TRACING: &[Field] = &[
+    Field::only("zipkin_enabled", Bool, &["false"], "Whether traces are sent."),
+    Field::built("zipkin_endpoint", Text, "Where traces are sent."),
+];
+
+static TELEMETRY: &[Field] = &[
+    Field::built("enabled", Bool, "Whether telemetry is sent."),
+    Field::built("user_agent_collection", OneOf(&["full", "disabled"]), "Whether user agents are counted."),
+    Field::built("properties", MapOf(&Scalar), "Labels of all metrics."),
+    Field::built("metric_prefix", Text, "Prefix of all metric names."),
+    Field::built("otel_exporter", Fields(OTEL_EXPORTER), "Metrics pushed by OTLP."),
+];
+
+static OTEL_EXPORTER: &[Field] = &[
+    Field::built("enabled", Bool, "Whether metrics are pushed."),
+    Field::built("endpoint", Text, "Where to."),
+    Field::built("push_interval", Duration(Zero::Refused), "How often."),
+    Field::built("metrics", List(&Text), "Which ones; all when absent."),
+    Field::built("headers", MapOf(&Scalar), "Headers of each request."),
+];
+
+static TASK_HISTORY: &[Field] = &[
+    Field::built("enabled", Bool, "Whether tasks are recorded."),
+    Field::built("captured_output", OneOf(&["none", "truncated"]), "How much of an answer is recorded."),
+    Field::built("captured_plan", OneOf(&["none", "explain", "explain analyze"]), "Which plan is recorded."),
+    Field::built("min_sql_duration", Duration(Zero::Allowed), "Shorter queries are not recorded."),
+    Field::built("min_plan_duration", Duration(Zero::Allowed), "Plans of shorter queries are not recorded."),
+    Field::built("retention_period", Duration(Zero::Refused), "How long tasks are kept."),
+    Field::built("retention_check_interval", Duration(Zero::Refused), "How often old tasks are removed."),
+];
+
+static CORS: &[Field] = &[
+    Field::built("enabled", Bool, "Whether web pages of other origins may ask."),
+    Field::built("allowed_origins", List(&Text), "Which origins."),
+];
+
+static CPU: &[Field] = &[Field::built("cores", Number, "How many cores are used.")];
+
+static MCP: &[Field] = &[Field::built("allowed_hosts", List(&Text), "Host names under which it answers.")];
+
+static SECRET_STORE: &[Field] = &[
+    Field::required("from", Text, "Kind of store; `env` reads the environment and `.env` files."),
+    Field::required("name", Text, "How `${name:KEY}` refers to it."),
+    Field::built("params", Fields(SECRET_STORE_PARAMS), "Settings of the store."),
+];
+
+static SECRET_STORE_PARAMS: &[Field] =
+    &[Field::built("file_path", Text, "A dotenv file to read instead of `.env.local` and `.env`.")];
+
+static DATASET: &[Field] = &[
+    Field::required(
+        "from",
+        Text,
+        "Where the table lives: `spice.ai:https://host:port`, `spice.ai:<org>/<app>/datasets/<table>` \
+         or `flightsql:<table>`.",
+    ),
+    Field::required("name", Text, "Local name: `table` or `schema.table`."),
+    Field::built("description", Text, "What the table holds."),
+    Field::built("metadata", MapOf(&Any), "Notes for people and tools."),
+    Field::built("params", Params, "Params of the connector."),
+    Field::only("access", OneOf(&["read", "read_write"]), &["read"], "Whether it can be written."),
+    Field::renamed("mode", "access"),
+    Field::only("has_metadata_table", Bool, &["false"], "Whether a table of metadata appears beside it."),
+    Field::switch("replication", REPLICATION, false, "Replication."),
+    Field::not_yet("time_column", Text, "Column that tells the age of a row."),
+    Field::not_yet("time_format", OneOf(TIME_FORMATS), "How that column tells time."),
+    Field::not_yet("time_partition_column", Text, "Column by which the source is partitioned."),
+    Field::not_yet("time_partition_format", OneOf(TIME_FORMATS), "How that column tells time."),
+    Field::switch("acceleration", ACCELERATION, true, "A local copy of the dataset, kept fresh."),
+    Field::not_yet("embeddings", List(&Any), "Embeddings of columns."),
+    Field::not_yet("columns", List(&Fields(COLUMN)), "Notes and indexes of columns."),
+    Field::not_yet("dependsOn", List(&Text), "Datasets that are loaded before it."),
+    Field::not_yet(
+        "unsupported_type_action",
+        OneOf(&["error", "warn", "ignore", "string"]),
+        "What happens to columns of a type that is not supported.",
+    ),
+    Field::not_yet(
+        "on_schema_change",
+        OneOf(&["block", "fail", "append_new_columns", "sync_all_columns", "drop_and_recreate"]),
+        "What happens when the upstream's columns change.",
+    ),
+    Field::only(
+        "ready_state",
+        OneOf(&["on_load", "on_registration", "on_schema_resolved"]),
+        &["on_load"],
+        "When the dataset counts as ready.",
+    ),
+    Field::not_yet("metrics", List(&Fields(METRIC)), "Metrics of the dataset."),
+    Field::not_yet("vectors", Any, "Vector index."),
+    Field::not_yet("full_text_search", Any, "Text index."),
+    Field::only(
+        "check_availability",
+        OneOf(&["auto", "disabled"]),
+        &["auto"],
+        "Whether the source is probed from time to time.",
+    ),
+    Field::not_yet("ref", Text, "A directory that holds the dataset's definition."),
+];
+
+const TIME_FORMATS: &[&str] = &["timestamp", "timestamptz", "unix_seconds", "unix_millis", "ISO8601", "date"];
+
+static REPLICATION: &[Field] = &[Field::built("enabled", Bool, "Whether it is replicated.")];
+
+static COLUMN: &[Field] = &[
+    Field::required("name", Text, "Name of the column."),
+    Field::built("description", Text, "What it holds."),
+    Field::built("type", Text, "Its type."),
+    Field::built("nullable", Bool, "Whether it may be null."),
+    Field::built("embeddings", List(&Any), "Embeddings of the column."),
+    Field::built("full_text_search", Any, "Text index of the column."),
+    Field::built("metadata", MapOf(&Any), "Notes for people and tools."),
+];
+
+/// Checked by form only: acceleration is not there yet.
+static ACCELERATION: &[Field] = &[
+    Field::built("enabled", Bool, "Whether the dataset is accelerated."),
+    Field::built("mode", OneOf(&["memory", "file", "file_create", "file_update"]), "Where the copy lives."),
+    Field::built(
+        "engine",
+        OneOf(&["arrow", "duckdb", "sqlite", "postgres", "cayenne", "turso"]),
+        "What holds the copy.",
+    ),
+    Field::built(
+        "refresh_mode",
+        OneOf(&["full", "append", "changes", "caching", "disabled", "snapshot"]),
+        "How the copy is kept fresh.",
+    ),
+    Field::built("refresh_check_interval", Duration(Zero::Refused), "How often it is refreshed."),
+    Field::built("refresh_cron", Cron, "When it is refreshed; instead of an interval."),
+    Field::built("refresh_sql", Text, "Which rows are copied."),
+    Field::built("refresh_data_window", Duration(Zero::Refused), "How old rows may be that are copied."),
+    Field::built("refresh_append_overlap", Duration(Zero::Allowed), "How far an append reads back."),
+    Field::built("refresh_retry_enabled", Bool, "Whether a failed refresh is tried again."),
+    Field::built("refresh_retry_max_attempts", Int(0), "How often."),
+    Field::built("refresh_on_startup", OneOf(&["auto", "always"]), "Whether a start refreshes."),
+    Field::built("refresh_jitter_enabled", Bool, "Whether refreshes are spread in time."),
+    Field::built("refresh_jitter_max", Duration(Zero::Allowed), "How far."),
+    Field::built("params", MapOf(&Scalar), "Params of the engine."),
+    Field::built("retention_period", Duration(Zero::Refused), "How long rows are kept."),
+    Field::built("retention_sql", Text, "Which rows are removed."),
+    Field::built("retention_check_interval", Duration(Zero::Refused), "How often rows are removed."),
+    Field::built("retention_check_enabled", Bool, "Whether rows are removed."),
+    Field::built(
+        "on_zero_results",
+        OneOf(&["return_empty", "use_source"]),
+        "What happens when the copy has no matching row.",
+    ),
+    Field::built("indexes", MapOf(&OneOf(&["enabled", "unique"])), "Indexes by column, or `(a, b)`."),
+    Field::built("primary_key", Text, "Column, or `(a, b)`, that identifies a row."),
+    Field::built(
+        "on_conflict",
+        MapOf(&OneOf(&["drop", "upsert", "upsert_dedup", "upsert_dedup_by_row_id"])),
+        "What happens to a row whose key is there already.",
+    ),
+    Field::built("partition_by", TextOrList, "How the copy is partitioned."),
+    Field::built(
+        "snapshots",
+        OneOf(&["enabled", "bootstrap_only", "create_only", "disabled"]),
+        "Whether snapshots of the copy are kept.",
+    ),
+    Field::built(
+        "snapshots_trigger",
+        OneOf(&["refresh_complete", "time_interval", "stream_batches"]),
+        "When a snapshot is made.",
+    ),
+    Field::built("snapshots_threshold", Scalar, "How much or how long between snapshots."),
+    Field::built("snapshots_compaction", Any, "Whether snapshots are compacted."),
+    Field::built("disable_query_push_down", Bool, "Whether filters stay out of the engine."),
+];
+
+static VIEW: &[Field] = &[
+    Field::required("name", Text, "Name of the view: `view` or `schema.view`."),
+    Field::built("description", Text, "What the view holds."),
+    Field::built("metadata", MapOf(&Any), "Notes for people and tools."),
+    Field::built("sql", Text, "One SELECT statement."),
+    Field::built("sql_ref", Text, "A file that holds it, relative to the spicepod."),
+    Field::not_yet("dependsOn", List(&Text), "Datasets and views that are loaded before it."),
+    Field::switch("acceleration", ACCELERATION, true, "A local copy of the view, kept fresh."),
+    Field::only(
+        "ready_state",
+        OneOf(&["on_load", "on_registration", "on_schema_resolved"]),
+        &["on_load"],
+        "When the view counts as ready.",
+    ),
+    Field::not_yet("ref", Text, "A directory that holds the view's definition."),
+];
+
+static CATALOG: &[Field] = &[
+    Field::required("from", Text, "Which catalog."),
+    Field::required("name", Text, "Its local name."),
+    Field::built("description", Text, "What the catalog holds."),
+    Field::built("include", List(&Text), "Which tables, by glob."),
+    Field::built("params", MapOf(&Scalar), "Params of the catalog."),
+    Field::built("dataset_params", MapOf(&Scalar), "Params of its tables."),
+];

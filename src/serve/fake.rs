@@ -1,0 +1,148 @@
+//! A query door for tests: DataFusion over tables in memory, and statements that misbehave on purpose.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use futures::stream;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Door;
+use crate::name::QueryId;
+use crate::query::{Answer, DatasetState, DatasetStatus, QueryError, Request};
+use crate::task::Scope;
+use crate::upstream::{ErrorKind, Step, UpstreamError};
+
+type Script = Arc<dyn Fn() -> Result<Answer, QueryError> + Send + Sync>;
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(super) struct Fake {
+    context: SessionContext,
+    scripts: HashMap<String, Script>,
+    pub(super) datasets: Vec<DatasetStatus>,
+}
+
+impl Fake {
+    /// A table with these batches.
+    pub(super) fn table(mut self, name: &str, batches: Vec<RecordBatch>) -> Self {
+        let table = MemTable::try_new(batches[0].schema(), vec![batches]).unwrap();
+        self.context.register_table(name, Arc::new(table)).unwrap();
+        self.datasets.push(DatasetStatus {
+            name: name.parse().unwrap(),
+            from: format!("spice.ai:https://core:1/{name}"),
+            endpoint: Some("https://core:1".into()),
+            state: DatasetState::Ready,
+            is_view: false,
+        });
+        self
+    }
+
+    /// What `sql` answers, whatever it says.
+    pub(super) fn on(
+        mut self,
+        sql: &str,
+        script: impl Fn() -> Result<Answer, QueryError> + Send + Sync + 'static,
+    ) -> Self {
+        self.scripts.insert(sql.to_owned(), Arc::new(script));
+        self
+    }
+
+    /// `sql` fails before its first batch.
+    pub(super) fn failing(self, sql: &str, error: QueryError) -> Self {
+        self.on(sql, move || Err(error.clone()))
+    }
+
+    /// `sql` answers these batches as they are.
+    pub(super) fn answering(self, sql: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        self.on(sql, move || {
+            Ok(answer(SchemaRef::clone(&schema), stream::iter(batches.clone().into_iter().map(Ok))))
+        })
+    }
+}
+
+/// An answer of these items.
+pub(super) fn answer(
+    schema: SchemaRef,
+    batches: impl futures::Stream<Item = Result<RecordBatch, QueryError>> + Send + 'static,
+) -> Answer {
+    Answer { id: QueryId::random(), schema, batches: Box::pin(batches) }
+}
+
+/// An answer whose drop cancels the returned token.
+pub(super) fn watched(mut answer: Answer, token: &CancellationToken) -> Answer {
+    let guard: DropGuard = token.clone().drop_guard();
+    answer.batches = Box::pin(answer.batches.inspect(move |_| {
+        let _held = &guard;
+    }));
+    answer
+}
+
+/// An upstream's failure of this kind.
+pub(super) fn upstream_error(kind: ErrorKind) -> QueryError {
+    let source = UpstreamError {
+        kind,
+        step: Step::Query,
+        endpoint: "https://core:50051".into(),
+        message: "it went wrong".into(),
+        help: Some("try this".into()),
+    };
+    QueryError::Upstream { dataset: Some("orders".into()), source }
+}
+
+/// A free port with its address.
+pub(super) async fn bind() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// The door over HTTP; it is served until the scope is dropped or cancelled.
+pub(super) async fn http(door: Fake) -> (String, Scope) {
+    let (listener, address) = bind().await;
+    let scope = Scope::new();
+    let serving = scope.clone();
+    scope.spawn_draining("http", async move { super::http::serve(listener, door, &serving).await });
+    (format!("http://{address}"), scope)
+}
+
+fn invalid(error: impl std::fmt::Display) -> QueryError {
+    QueryError::Invalid { message: error.to_string() }
+}
+
+impl Door for Fake {
+    async fn run(&self, request: Request) -> Result<Answer, QueryError> {
+        if let Some(script) = self.scripts.get(&request.sql) {
+            return script();
+        }
+        let frame = self.context.sql(&request.sql).await.map_err(invalid)?;
+        let batches = frame.execute_stream().await.map_err(invalid)?;
+        let schema = batches.schema();
+        Ok(answer(schema, batches.map(|batch| batch.map_err(invalid))))
+    }
+
+    async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {
+        if let Some(script) = self.scripts.get(&request.sql) {
+            return script().map(|answer| answer.schema);
+        }
+        let frame = self.context.sql(&request.sql).await.map_err(invalid)?;
+        Ok(Arc::clone(frame.schema().inner()))
+    }
+
+    async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {
+        let not_found =
+            || QueryError::NotFound { message: format!("there is no dataset `{}`", path.join(".")) };
+        let frame = self.context.table(path.join(".")).await.map_err(|_| not_found())?;
+        Ok(Arc::clone(frame.schema().inner()))
+    }
+
+    fn datasets(&self) -> Vec<DatasetStatus> {
+        self.datasets.clone()
+    }
+}

@@ -1,0 +1,122 @@
+//! Batches to Flight messages, one at a time, each below [`MESSAGE_BYTES_MAX`] where one row fits.
+//!
+//! Clients refuse messages above 4 MiB by default; the encoded size is measured, not estimated.
+
+use std::collections::VecDeque;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::{
+    DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions,
+};
+use arrow_flight::FlightData;
+
+use super::compact;
+
+/// No message is larger, unless one row is.
+pub(super) const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The frame around header and body: protobuf tags and lengths.
+const FRAME_BYTES: usize = 64;
+/// Rows of the first message; later ones follow the size that rows turned out to have.
+const ROWS_START: usize = 8192;
+
+/// Encodes the batches of one answer.
+pub(super) struct Encoder {
+    schema: SchemaRef,
+    tracker: DictionaryTracker,
+    options: IpcWriteOptions,
+    context: IpcWriteContext,
+    /// What is left of the current batch.
+    rest: Option<RecordBatch>,
+    /// Encoded, not yet taken.
+    ready: VecDeque<FlightData>,
+    rows: usize,
+}
+
+impl Encoder {
+    /// An encoder whose first message is the schema.
+    pub(super) fn new(schema: SchemaRef) -> Self {
+        let options = IpcWriteOptions::default();
+        let (tracker, message) = begin(&schema, &options);
+        let ready = VecDeque::from([message.into()]);
+        let context = IpcWriteContext::default();
+        Self { schema, tracker, options, context, rest: None, ready, rows: ROWS_START }
+    }
+
+    /// Takes the next batch; every message of the former one must have been taken.
+    ///
+    /// # Errors
+    /// A batch that breaks the promised schema.
+    pub(super) fn feed(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
+        debug_assert!(self.rest.is_none());
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let batch = match batch.schema_ref() == &self.schema {
+            true => batch,
+            false => {
+                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                let columns = batch.columns().to_vec();
+                RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), columns, &options)?
+            }
+        };
+        self.rest = Some(batch);
+        Ok(())
+    }
+
+    /// The next message, or `None` when the batch is used up.
+    ///
+    /// # Errors
+    /// What Arrow cannot encode.
+    pub(super) fn next(&mut self) -> Result<Option<FlightData>, ArrowError> {
+        if self.ready.is_empty()
+            && let Some(batch) = self.rest.take()
+        {
+            let taken = self.encode_head(&batch)?;
+            let left = batch.num_rows() - taken;
+            self.rest = (left > 0).then(|| batch.slice(taken, left));
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// Encodes as many rows from the head of `batch` as fit, and says how many they were.
+    fn encode_head(&mut self, batch: &RecordBatch) -> Result<usize, ArrowError> {
+        loop {
+            let rows = self.rows.min(batch.num_rows()).max(1);
+            let head = compact::batch(&batch.slice(0, rows))?;
+            let (dictionaries, message) = IpcDataGenerator::default().encode(
+                &head,
+                &mut self.tracker,
+                &self.options,
+                &mut self.context,
+            )?;
+            let largest = dictionaries.iter().map(size).chain([size(&message)]).max().unwrap_or(0);
+            if largest > MESSAGE_BYTES_MAX && rows > 1 {
+                // Rows differ in size: a little less than the share, so that one more try is enough.
+                self.rows = (rows * (MESSAGE_BYTES_MAX / 16) / (largest / 16) * 9 / 10).clamp(1, rows - 1);
+                // The dictionaries of this try are not sent: forget that they were made.
+                self.tracker = begin(&self.schema, &self.options).0;
+                continue;
+            }
+            if largest < MESSAGE_BYTES_MAX / 4 && rows == self.rows {
+                self.rows = rows.saturating_mul(2);
+            }
+            self.ready.extend(dictionaries.into_iter().map(FlightData::from));
+            self.ready.push_back(message.into());
+            return Ok(rows);
+        }
+    }
+}
+
+/// A tracker that knows the schema's dictionaries, and the schema message.
+fn begin(schema: &SchemaRef, options: &IpcWriteOptions) -> (DictionaryTracker, EncodedData) {
+    let mut tracker = DictionaryTracker::new(false);
+    let message =
+        IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, options);
+    (tracker, message)
+}
+
+fn size(data: &EncodedData) -> usize {
+    data.ipc_message.len() + data.arrow_data.len() + FRAME_BYTES
+}

@@ -1,0 +1,204 @@
+//! The calls of the Flight protocol over a [`Door`].
+
+use std::pin::Pin;
+
+use arrow::datatypes::Schema;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
+};
+use futures::stream::{self, Stream, StreamExt};
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::auth::Guard;
+use super::command;
+use super::encode::Encoder;
+use crate::query::{self, Answer, QueryError};
+use crate::serve::{Door, status};
+
+type Reply<T> = Result<Response<T>, Status>;
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Names the query in an answer's metadata.
+const QUERY_ID: &str = "x-query-id";
+
+/// Answers Flight calls.
+pub(super) struct Service<D> {
+    door: D,
+    guard: Guard,
+}
+
+impl<D: Door> Service<D> {
+    pub(super) fn new(door: D, guard: Guard) -> Self {
+        Self { door, guard }
+    }
+
+    /// The statement of a descriptor and its schema. A path is a table.
+    async fn plan(&self, descriptor: &FlightDescriptor) -> Result<(Schema, query::Request), Status> {
+        match descriptor.r#type() {
+            DescriptorType::Cmd => {
+                let request = command::statement(&descriptor.cmd)?;
+                let schema = self.door.schema(request.clone()).await.map_err(refusal)?;
+                Ok((schema.as_ref().clone(), request))
+            }
+            DescriptorType::Path if descriptor.path.is_empty() => {
+                Err(Status::invalid_argument("the path is empty: name a dataset"))
+            }
+            DescriptorType::Path => {
+                let schema = self.door.table_schema(&descriptor.path).await.map_err(refusal)?;
+                Ok((schema.as_ref().clone(), command::select_all(&descriptor.path)))
+            }
+            DescriptorType::Unknown => Err(Status::invalid_argument(
+                "the descriptor needs a type: CMD with SQL, or PATH with a table",
+            )),
+        }
+    }
+}
+
+/// Tells an error to the client and, where a person should know, to the log.
+fn refusal(error: QueryError) -> Status {
+    if matches!(error, QueryError::Internal { .. }) {
+        tracing::error!(%error, "query failed");
+    }
+    status::grpc(&error)
+}
+
+/// One endpoint without location: the client asks here again, with the SQL as its ticket.
+fn info(schema: &Schema, sql: String, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(sql));
+    FlightInfo::new()
+        .try_with_schema(schema)
+        .map(|info| info.with_descriptor(descriptor).with_endpoint(endpoint))
+        .map_err(|error| Status::internal(format!("the schema cannot be encoded: {error}")))
+}
+
+/// The messages of an answer, made only as fast as they are taken.
+fn messages(answer: Answer) -> impl Stream<Item = Result<FlightData, Status>> + Send {
+    let encoder = Encoder::new(answer.schema);
+    stream::try_unfold((answer.batches, encoder), |(mut batches, mut encoder)| async move {
+        let broken = |error| Status::internal(format!("the answer cannot be encoded: {error}"));
+        loop {
+            if let Some(message) = encoder.next().map_err(broken)? {
+                return Ok(Some((message, (batches, encoder))));
+            }
+            match batches.next().await {
+                Some(batch) => encoder.feed(batch.map_err(refusal)?).map_err(broken)?,
+                None => return Ok(None),
+            }
+        }
+    })
+}
+
+#[tonic::async_trait]
+impl<D: Door> FlightService for Service<D> {
+    type HandshakeStream = Messages<HandshakeResponse>;
+    type ListFlightsStream = Messages<FlightInfo>;
+    type DoGetStream = Messages<FlightData>;
+    type DoPutStream = Messages<PutResult>;
+    type DoActionStream = Messages<arrow_flight::Result>;
+    type ListActionsStream = Messages<ActionType>;
+    type DoExchangeStream = Messages<FlightData>;
+
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Reply<Self::HandshakeStream> {
+        let session = self.guard.open(request.metadata())?;
+        let bearer = MetadataValue::try_from(format!("Bearer {session}"))
+            .map_err(|_| Status::internal("the session token is not a header"))?;
+        let payload = HandshakeResponse { protocol_version: 0, payload: session.into() };
+        let mut response = Response::new(stream::iter([Ok(payload)]).boxed());
+        response.metadata_mut().insert("authorization", bearer);
+        Ok(response)
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Reply<Self::ListFlightsStream> {
+        self.guard.check(request.metadata())?;
+        if !request.get_ref().expression.is_empty() {
+            return Err(Status::invalid_argument("ListFlights takes no criteria: send an empty expression"));
+        }
+        let door = self.door.clone();
+        let listed = stream::iter(self.door.datasets()).filter_map(move |dataset| {
+            let door = door.clone();
+            async move {
+                let path = match dataset.name.schema() {
+                    Some(schema) => vec![schema.to_owned(), dataset.name.table().to_owned()],
+                    None => vec![dataset.name.table().to_owned()],
+                };
+                match door.table_schema(&path).await {
+                    Ok(schema) => {
+                        // Two parts are exact; one part would be read as a name, so it is quoted here.
+                        let sql = command::select_exactly(&path);
+                        Some(info(&schema, sql, FlightDescriptor::new_path(path)))
+                    }
+                    // It has no schema yet; the others are listed all the same.
+                    Err(error) if status::of(&error).passes => None,
+                    Err(error) => {
+                        tracing::debug!(dataset = %dataset.name, %error, "not listed");
+                        None
+                    }
+                }
+            }
+        });
+        Ok(Response::new(listed.boxed()))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
+        self.guard.check(request.metadata())?;
+        let descriptor = request.into_inner();
+        let (schema, request) = self.plan(&descriptor).await?;
+        info(&schema, request.sql, descriptor).map(Response::new)
+    }
+
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
+        self.guard.check(request.metadata())?;
+        Err(Status::unimplemented("PollFlightInfo is not supported: use GetFlightInfo"))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
+        self.guard.check(request.metadata())?;
+        let (schema, _request) = self.plan(request.get_ref()).await?;
+        SchemaAsIpc::new(&schema, &IpcWriteOptions::default())
+            .try_into()
+            .map(Response::new)
+            .map_err(|error| Status::internal(format!("the schema cannot be encoded: {error}")))
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
+        self.guard.check(request.metadata())?;
+        let request = command::statement(&request.get_ref().ticket)?;
+        let answer = self.door.run(request).await.map_err(refusal)?;
+        let id = answer.id.to_string();
+        let mut response = Response::new(messages(answer).boxed());
+        if let Ok(id) = MetadataValue::try_from(id) {
+            response.metadata_mut().insert(QUERY_ID, id);
+        }
+        Ok(response)
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
+        self.guard.check(request.metadata())?;
+        Err(Status::unimplemented(
+            "DoPut is not supported: sidewing only reads; write to the upstream itself",
+        ))
+    }
+
+    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
+        self.guard.check(request.metadata())?;
+        Err(Status::unimplemented("DoExchange is not supported: use GetFlightInfo and DoGet"))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
+        self.guard.check(request.metadata())?;
+        let name: String = request.get_ref().r#type.chars().take(64).collect();
+        Err(Status::unimplemented(format!(
+            "action `{name}` is not supported: send the SQL through GetFlightInfo and DoGet"
+        )))
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Reply<Self::ListActionsStream> {
+        self.guard.check(request.metadata())?;
+        Ok(Response::new(stream::empty().boxed()))
+    }
+}

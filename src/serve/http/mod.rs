@@ -1,0 +1,84 @@
+//! The HTTP front end: SQL and questions about health enter, JSON, CSV and plain text leave.
+
+mod accept;
+mod encode;
+mod error;
+mod sql;
+mod state;
+
+use ::http::header::HeaderName;
+use ::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::Door;
+use super::listen::{self, Protocol};
+use crate::task::Scope;
+use error::Refusal;
+
+pub(crate) use accept::Format;
+pub(crate) use encode::Encoder as RowWriter;
+
+/// Names the request in its answer; a client may bring its own.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names the query in its answer.
+const QUERY_ID: HeaderName = HeaderName::from_static("x-query-id");
+/// A client's own request id is kept up to this length.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What a lost client reads.
+const ROUTES: &str = "POST /v1/sql, GET /v1/datasets, GET /v1/ready, GET /health";
+
+/// Serves HTTP until the scope is cancelled and requests in flight have their answers.
+pub async fn serve(listener: TcpListener, door: impl Door, scope: &Scope) {
+    listen::serve(listener, Protocol::Http, None, router(door), scope).await;
+}
+
+fn router<D: Door>(door: D) -> Router {
+    let healthy = || async { "ok\n" };
+    Router::new()
+        .route("/v1/sql", post(sql::answer::<D>))
+        .route("/v1/datasets", get(state::datasets::<D>))
+        .route("/v1/ready", get(state::ready::<D>))
+        .route("/readyz", get(state::ready::<D>))
+        .route("/health", get(healthy))
+        .route("/healthz", get(healthy))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(door)
+}
+
+async fn no_route(uri: Uri, headers: HeaderMap) -> Response {
+    let message = format!("there is nothing at {}; there is {ROUTES}", uri.path());
+    Refusal::new(StatusCode::NOT_FOUND, "RouteNotFound", message).answer(&headers)
+}
+
+async fn wrong_method(uri: Uri, headers: HeaderMap) -> Response {
+    let message = format!("{} does not take this method; there is {ROUTES}", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).answer(&headers)
+}
+
+/// Gives the request an id that its answer, its error and the log share.
+async fn with_request_id(mut request: Request, next: Next) -> Response {
+    let brought = request.headers().get(&REQUEST_ID).filter(|id| {
+        id.len() <= REQUEST_ID_BYTES_MAX && !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    let id = match brought {
+        Some(id) => id.clone(),
+        None => HeaderValue::try_from(Uuid::new_v4().to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("none")),
+    };
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).await.into_response();
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+#[cfg(test)]
+mod tests;

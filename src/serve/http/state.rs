@@ -1,0 +1,172 @@
+//! `GET /v1/ready` and `GET /v1/datasets`: what can be asked, and why not.
+
+use std::fmt::Write as _;
+
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderMap, StatusCode};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::error::Refusal;
+use crate::query::{DatasetState, DatasetStatus};
+use crate::serve::{Door, status};
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+#[derive(Deserialize)]
+pub(super) struct ReadyParams {
+    #[serde(default)]
+    verbose: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DatasetsParams {
+    #[serde(default)]
+    status: bool,
+    #[serde(default)]
+    format: ListFormat,
+    source: Option<String>,
+}
+
+#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ListFormat {
+    #[default]
+    Json,
+    Csv,
+}
+
+/// One dataset, by the names that Spice.ai's clients know.
+#[derive(Serialize)]
+struct Item {
+    from: String,
+    name: String,
+    replication_enabled: bool,
+    acceleration_enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ItemError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_message: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ItemError {
+    /// Whose it is: `dataset`.
+    category: &'static str,
+    /// Whether it may heal: `transient` or `permanent`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    code: &'static str,
+}
+
+fn bad_params(rejection: &QueryRejection, headers: &HeaderMap) -> Response {
+    let refusal = Refusal::new(StatusCode::BAD_REQUEST, "BadQueryString", rejection.body_text());
+    refusal.answer(headers)
+}
+
+/// 200 `ready` when every dataset is, else 503 `not ready` with a line for each that is not.
+pub(super) async fn ready<D: Door>(
+    State(door): State<D>,
+    headers: HeaderMap,
+    params: Result<Query<ReadyParams>, QueryRejection>,
+) -> Response {
+    let verbose = match params {
+        Ok(Query(params)) => params.verbose,
+        Err(rejection) => return bad_params(&rejection, &headers),
+    };
+    let datasets = door.datasets();
+    let is_ready = datasets.iter().all(|dataset| matches!(dataset.state, DatasetState::Ready));
+    let mut lines = String::new();
+    for dataset in &datasets {
+        // Writing to a String cannot fail.
+        let _ = match &dataset.state {
+            DatasetState::Ready if verbose => writeln!(lines, "[+] {} ok", dataset.name),
+            DatasetState::Ready => Ok(()),
+            DatasetState::Initializing => writeln!(lines, "[-] {} is being loaded", dataset.name),
+            DatasetState::Error(error) => writeln!(lines, "[-] {} {}", dataset.name, status::message(error)),
+        };
+    }
+    let (status, text) = match (is_ready, verbose) {
+        // Clients compare the whole body.
+        (true, false) => (StatusCode::OK, "ready".to_owned()),
+        (true, true) => (StatusCode::OK, format!("{lines}ready\n")),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}")),
+    };
+    (status, [(CONTENT_TYPE, PLAIN)], text).into_response()
+}
+
+/// The datasets of the spicepod; views are not among them.
+pub(super) async fn datasets<D: Door>(
+    State(door): State<D>,
+    headers: HeaderMap,
+    params: Result<Query<DatasetsParams>, QueryRejection>,
+) -> Response {
+    let params = match params {
+        Ok(Query(params)) => params,
+        Err(rejection) => return bad_params(&rejection, &headers),
+    };
+    let listed = door.datasets().into_iter().filter(|dataset| !dataset.is_view);
+    let wanted = listed.filter(|dataset| is_from(&dataset.from, params.source.as_deref()));
+    let items = wanted.map(|dataset| item(dataset, params.status)).collect::<Vec<_>>();
+    match params.format {
+        ListFormat::Json => Json(items).into_response(),
+        ListFormat::Csv => {
+            ([(CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&items, params.status)).into_response()
+        }
+    }
+}
+
+/// Whether a dataset comes `from` this source: the connector's name, or the whole text.
+fn is_from(from: &str, source: Option<&str>) -> bool {
+    let connector = from.split([':', '/']).next();
+    source.is_none_or(|source| from == source || connector == Some(source))
+}
+
+fn item(dataset: DatasetStatus, with_status: bool) -> Item {
+    let (state, error) = match &dataset.state {
+        DatasetState::Initializing => ("Initializing", None),
+        DatasetState::Ready => ("Ready", None),
+        DatasetState::Error(error) => ("Error", Some(error)),
+    };
+    let error = error.filter(|_| with_status);
+    Item {
+        from: dataset.from,
+        name: dataset.name.to_string(),
+        replication_enabled: false,
+        acceleration_enabled: false,
+        status: with_status.then_some(state),
+        error: error.map(|error| {
+            let verdict = status::of(error);
+            let kind = if verdict.passes { "transient" } else { "permanent" };
+            ItemError { category: "dataset", kind, code: verdict.code }
+        }),
+        error_message: error.map(|error| status::message(error)),
+    }
+}
+
+fn csv(items: &[Item], with_status: bool) -> String {
+    let mut text = String::from("from,name,replication_enabled,acceleration_enabled");
+    text.push_str(if with_status { ",status,error_message\n" } else { "\n" });
+    for item in items {
+        let (replicated, accelerated) = (item.replication_enabled, item.acceleration_enabled);
+        let _ = write!(text, "{},{},{replicated},{accelerated}", quoted(&item.from), quoted(&item.name));
+        if let Some(status) = item.status {
+            let _ = write!(text, ",{status},{}", quoted(item.error_message.as_deref().unwrap_or_default()));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A CSV field, RFC 4180.
+fn quoted(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}

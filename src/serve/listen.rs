@@ -1,0 +1,187 @@
+//! Connections: a bound listener enters, requests reach a service, and a cancelled scope drains both.
+//!
+//! The only place that accepts. It never looks into a request.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::task::Scope;
+
+/// Open connections of one listener; the next one waits in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 4096;
+/// A client that opens a connection says something, finishes its TLS handshake, and each of its heads,
+/// within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept (out of file descriptors): others may close meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// HTTP/2 pings find clients that vanished without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests in flight on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, or HTTP/2 with prior knowledge.
+    Http,
+    /// HTTP/2 only.
+    Grpc,
+}
+
+/// Spawns what hyper wants to run beside a connection in our scope.
+#[derive(Clone)]
+struct ScopeExecutor(Scope);
+
+impl<F> Executor<F> for ScopeExecutor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn_draining("serve http2 stream", task);
+    }
+}
+
+/// Serves connections until the scope is cancelled; then accepts no more and returns when every
+/// request in flight has its answer.
+pub(super) async fn serve<S, B>(
+    listener: TcpListener,
+    protocol: Protocol,
+    tls: Option<Arc<ServerConfig>>,
+    service: S,
+    scope: &Scope,
+) where
+    S: tower::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let token = scope.token();
+    let open = TaskTracker::new();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let builder = builder(protocol, scope);
+    let acceptor = tls.map(TlsAcceptor::from);
+    while let Some((permit, stream)) = token.run_until_cancelled(accept(&listener, &permits)).await {
+        let (builder, acceptor) = (builder.clone(), acceptor.clone());
+        let (service, token, counted) = (service.clone(), token.clone(), open.token());
+        scope.spawn_draining("serve connection", async move {
+            if let Err(error) = connection(stream, acceptor, builder, service, token).await {
+                tracing::debug!(%error, "connection ended early");
+            }
+            drop((permit, counted));
+        });
+    }
+    drop(listener);
+    open.close();
+    open.wait().await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (Option<tokio::sync::OwnedSemaphorePermit>, TcpStream) {
+    // The semaphore is never closed, so there is always a permit.
+    let permit = Arc::clone(permits).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _peer)) => return (permit, stream),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn builder(protocol: Protocol, scope: &Scope) -> auto::Builder<ScopeExecutor> {
+    let mut builder = auto::Builder::new(ScopeExecutor(scope.clone()));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX);
+    match protocol {
+        Protocol::Http => builder,
+        Protocol::Grpc => builder.http2_only(),
+    }
+}
+
+async fn connection<S, B>(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    builder: auto::Builder<ScopeExecutor>,
+    service: S,
+    token: CancellationToken,
+) -> Result<(), BoxError>
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    stream.set_nodelay(true)?;
+    let Some(spoke) = token.run_until_cancelled(first_byte(&stream)).await else { return Ok(()) };
+    spoke?;
+    match acceptor {
+        None => requests(stream, builder, service, token).await,
+        Some(acceptor) => {
+            let stream = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await??;
+            requests(stream, builder, service, token).await
+        }
+    }
+}
+
+/// Waits until the client has sent anything: hyper's own timers start only then.
+async fn first_byte(stream: &TcpStream) -> io::Result<()> {
+    tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut [0])).await??;
+    Ok(())
+}
+
+async fn requests<I, S, B>(
+    io: I,
+    builder: auto::Builder<ScopeExecutor>,
+    service: S,
+    token: CancellationToken,
+) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = token.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}

@@ -1,0 +1,147 @@
+//! The endpoint rules, and which targets share a connection.
+
+use proptest::prelude::*;
+
+use super::super::testing::{Pki, dataset, target};
+use super::super::{Credentials, Flavor, Pool, Target};
+use crate::config::Connector::{FlightSql, SpiceAi};
+use crate::config::{Connector, Diagnostic};
+
+fn place(connector: Connector, path: &str, params: &[(&str, &str)]) -> String {
+    let target = target(connector, path, params);
+    let app = target.app.map_or(String::new(), |app| format!(" {}/{}", app.org, app.app));
+    format!("{} {}{app}", target.endpoint, target.table.parts.join("|"))
+}
+
+fn problems(name: &str, connector: Connector, path: &str, params: &[(&str, &str)]) -> String {
+    let (dataset, params) = dataset(name, connector, path, params);
+    let show = |problem: Diagnostic| {
+        assert!(problem.message.starts_with(problem.code.unwrap()), "{}", problem.message);
+        let at = problem.at.unwrap();
+        format!("{}: {}\n   {}", at.line, problem.message, problem.help.unwrap())
+    };
+    match Target::try_new(&dataset, &params) {
+        Ok(_) => panic!("{path} was taken"),
+        Err(problems) => problems.into_iter().map(show).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+const KEY: (&str, &str) = ("api_key", "k");
+const REGION: (&str, &str) = ("region", "us-east-1");
+
+#[test]
+fn endpoints_and_tables() {
+    assert_eq!(place(SpiceAi, "http://core:50051", &[]), "http://core:50051 t");
+    assert_eq!(place(SpiceAi, "grpc+tls://core:50051/Sales.Orders", &[]), "https://core:50051 sales|orders");
+    assert_eq!(place(SpiceAi, "https://core/\"A b\"", &[]), "https://core:443 A b");
+    let cloud = "https://us-east-1-prod-aws-flight.spiceai.io:443";
+    assert_eq!(place(SpiceAi, "acme/shop/datasets/o", &[KEY, REGION]), format!("{cloud} o acme/shop"));
+    assert_eq!(place(SpiceAi, "//acme/shop/datasets/o", &[KEY, REGION]), format!("{cloud} o acme/shop"));
+    assert_eq!(place(SpiceAi, "o", &[KEY, REGION]), format!("{cloud} o"));
+    assert_eq!(place(SpiceAi, "https://flight.spiceai.io/o", &[KEY, REGION]), format!("{cloud} o"));
+    assert_eq!(place(SpiceAi, &format!("{cloud}/o"), &[KEY, REGION]), format!("{cloud} o"));
+    // The param `endpoint` before `flight_endpoint` before `from:`.
+    let (first, second) = (("endpoint", "http://a:1"), ("flight_endpoint", "http://b:1"));
+    assert_eq!(place(SpiceAi, "http://c:1/x", &[first, second]), "http://a:1 x");
+    assert_eq!(place(SpiceAi, "http://c:1/x", &[second]), "http://b:1 x");
+    assert_eq!(place(FlightSql, "s.o", &[("endpoint", "http://a:1")]), "http://a:1 s|o");
+    let flavor = |params: &[_]| target(FlightSql, "o", &[&[first], params].concat()).flavor;
+    assert_eq!(flavor(&[("dialect", "DataFusion")]), Flavor::FlightSql { datafusion: true });
+    assert_eq!(flavor(&[]), Flavor::FlightSql { datafusion: false });
+}
+
+#[test]
+fn a_dataset_with_a_schema_names_its_upstream_table_by_both() {
+    let (dataset, params) = dataset("sales.orders", SpiceAi, "http://a:1", &[]);
+    let Ok(target) = Target::try_new(&dataset, &params) else { panic!() };
+    assert_eq!(target.table.parts, ["sales", "orders"]);
+    assert!(matches!(target.credentials, Credentials::Anonymous));
+}
+
+#[test]
+fn broken_rules_are_named() {
+    insta::assert_snapshot!(problems("t", SpiceAi, "grpc://core:1", &[]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[("endpoint", "ftp://core:1")]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "a/b/datasets/c", &[REGION]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[("region", "Mars"), KEY]), @"");
+    let cloud = ("endpoint", "https://eu-west-1-prod-aws-flight.spiceai.io");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[cloud, REGION, KEY]), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[cloud, KEY]), @"");
+    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("username", "me")]), @"");
+    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("endpoint", "http://a:1"), ("dialect", "mysql")]), @"");
+}
+
+#[test]
+fn all_problems_of_a_dataset_come_together() {
+    let pki = Pki::new();
+    let garbage = pki.write("garbage.pem", "not PEM");
+    let params = [
+        ("endpoint", "https://core:1"),
+        ("max_message_size", "lots"),
+        ("tls_ca_certificate_file", garbage.as_str()),
+        ("tls_client_certificate_file", "/nowhere/client.pem"),
+    ];
+    let shown = problems("t", SpiceAi, "a.b.c.d", &params).replace(&garbage, "GARBAGE");
+    insta::assert_snapshot!(shown, @"");
+    // The CA file is not read for a plaintext endpoint.
+    let plain = [("endpoint", "http://core:1"), ("tls_ca_certificate_file", "/nowhere/ca.pem")];
+    assert_eq!(place(SpiceAi, "t", &plain), "http://core:1 t");
+}
+
+#[test]
+fn client_identities() {
+    let pki = Pki::new();
+    let (leaf, other) = (pki.leaf("client"), pki.leaf("other"));
+    let endpoint = ("endpoint", "https://core:1");
+    let (certificate, key) = (("tls_client_certificate", leaf.pem.as_str()), leaf.key.serialize_pem());
+    let mixed = [endpoint, certificate, ("tls_client_key_file", "/k")];
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &mixed), @"");
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &[endpoint, ("tls_client_key", &key)]), @"");
+    let swapped = other.key.serialize_pem();
+    let shown = problems("t", SpiceAi, "x", &[endpoint, certificate, ("tls_client_key", &swapped)]);
+    insta::assert_snapshot!(shown, @"");
+    let shown = problems("t", SpiceAi, "x", &[endpoint, certificate, ("tls_client_key", "SECRET-KEY")]);
+    assert!(!shown.contains("SECRET-KEY"));
+    insta::assert_snapshot!(shown, @"");
+    let missing =
+        [endpoint, ("tls_client_certificate_file", "/nowhere/c"), ("tls_client_key_file", "/nowhere/k")];
+    insta::assert_snapshot!(problems("t", SpiceAi, "x", &missing), @"");
+}
+
+#[tokio::test]
+async fn equal_targets_share_a_channel_and_keep_their_own_limits() {
+    let pool = Pool::new();
+    let id = |path: &str, params: &[(&str, &str)]| {
+        pool.connect(&target(SpiceAi, path, params)).unwrap().id().clone()
+    };
+    let base = id("http://a:1/x", &[KEY]);
+    assert_eq!(base, id("http://a:1/y", &[KEY, ("max_message_size", "64MB")]));
+    assert_eq!(base, id("http://a:1/y", &[("token", "k")]));
+    assert_ne!(base, id("http://a:1/x", &[("api_key", "l")]));
+    assert_ne!(base, id("http://a:1/x", &[]));
+    assert_ne!(base, id("http://a:2/x", &[KEY]));
+    let cloud = |app: &str| id(&format!("acme/{app}/datasets/o"), &[KEY, ("endpoint", "http://a:1")]);
+    assert_ne!(base, cloud("shop"));
+    assert_ne!(cloud("other"), cloud("shop"));
+    let pki = Pki::new();
+    let (ca, other) = (pki.ca_file(), pki.write("other.pem", &Pki::self_signed_ca("x").pem));
+    let tls = |ca: &str| id("https://a:1/x", &[("tls_ca_certificate_file", ca)]);
+    assert_eq!(tls(&ca), tls(&ca));
+    assert_ne!(tls(&ca), tls(&other));
+    assert!(!format!("{:?}", id("http://a:1/x", &[("api_key", "hunter2")])).contains("hunter2"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn no_params_panic(path in "\\PC{0,40}", endpoint in "\\PC{0,30}", region in "\\PC{0,12}", size in "\\PC{0,8}") {
+        let params = [("endpoint", endpoint.as_str()), ("region", &region), ("max_message_size", &size)];
+        for connector in [SpiceAi, FlightSql] {
+            let (dataset, params) = dataset("t", connector, &path, &params);
+            if let Err(problems) = Target::try_new(&dataset, &params) {
+                prop_assert!(!problems.is_empty());
+            }
+        }
+    }
+}
