@@ -151,7 +151,7 @@ fn text_of(value: &ScalarValue) -> Result<Option<String>> {
     })
 }
 
-/// Comparisons of whole numbers, decimals and strings with literals, joined by AND and OR.
+/// Comparisons of whole numbers and strings with literals, joined by AND and OR.
 fn plain(filter: &Expr, schema: &DFSchema) -> Option<Pushed> {
     if let Some(sql) = exact(filter, schema) {
         return Some(Pushed { sql, exact: true });
@@ -213,19 +213,18 @@ fn column_where(expr: &Expr, schema: &DFSchema, is: fn(&DataType) -> bool) -> Op
 }
 
 fn number_column(expr: &Expr, schema: &DFSchema) -> Option<String> {
-    column_where(expr, schema, |kind| kind.is_integer() || kind.is_decimal())
+    column_where(expr, schema, DataType::is_integer)
 }
 
 fn string_column(expr: &Expr, schema: &DFSchema) -> Option<String> {
     column_where(expr, schema, DataType::is_string)
 }
 
+/// Whole numbers only: many databases read `0.05` as a float, and larger numbers as something else.
 fn number_literal(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Literal(value, _)
-            if !value.is_null() && (value.data_type().is_integer() || value.data_type().is_decimal()) =>
-        {
-            text_of(value).ok().flatten()
+        Expr::Literal(value, _) if !value.is_null() && value.data_type().is_integer() => {
+            text_of(value).ok().flatten().filter(|text| text.parse::<i64>().is_ok())
         }
         _ => None,
     }

@@ -22,6 +22,8 @@ use super::registry::{Entry, Kind, Reason, State, View};
 use super::table::{RemoteTable, remote_sql};
 
 const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Between an alarm and the look that it asks for.
+const ALARM_PAUSE: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// The datasets of one upstream.
@@ -90,6 +92,8 @@ impl Keeper {
                 true => {
                     wait = RETRY_FIRST;
                     self.group().alarm.notified().await;
+                    // Many failing queries ring at once; an upstream in trouble is looked at once.
+                    tokio::time::sleep(jittered(ALARM_PAUSE)).await;
                 }
                 false => {
                     tokio::time::sleep(jittered(wait)).await;
