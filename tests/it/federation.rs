@@ -37,7 +37,8 @@ impl World {
     async fn assert_answers(&mut self, sql: &str, upstream: &Upstream, reference: &str) {
         let expected = upstream.query(reference).await;
         let answer = self.client.query(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e:?}"));
-        assert_same(sql, &answer.batches, &expected, order_of(sql));
+        let sent = upstream.statements();
+        assert_same(&format!("{sql}\nsent: {:?}", sent.last()), &answer.batches, &expected, order_of(sql));
     }
 
     /// The same where both sides call the tables alike.
@@ -301,27 +302,16 @@ async fn explain_shows_the_tier_and_the_sql_that_goes_upstream() {
     assert_eq!(upstream.statements(), Vec::<String>::new());
 }
 
+/// Columns of one table.
+type Columns = Vec<(&'static str, ArrayRef)>;
+
 /// Three rows of every type: ordinary, extreme or odd, null.
 fn types() -> Vec<RecordBatch> {
-    let list = ListArray::from_iter_primitive::<Int64Type, _, _>([
-        Some(vec![Some(1), None, Some(3)]),
-        Some(vec![]),
-        None,
-    ]);
-    let pair = StructArray::from(vec![
-        (
-            Arc::new(Field::new("x", DataType::Int32, true)),
-            Arc::new(Int32Array::from(vec![Some(1), None, Some(3)])) as ArrayRef,
-        ),
-        (
-            Arc::new(Field::new("y", DataType::Utf8, true)),
-            Arc::new(StringArray::from(vec![Some("a"), Some(""), None])) as ArrayRef,
-        ),
-    ]);
-    let dictionary: DictionaryArray<Int32Type> = [Some("red"), Some("green"), None].into_iter().collect();
-    let month_day_nano = |months, days, nanos| Some(IntervalMonthDayNano::new(months, days, nanos));
-    let micros = [Some(1_582_934_399_123_456), Some(-1), None];
-    batch([
+    batch([numbers(), times(), texts_and_nests()].concat())
+}
+
+fn numbers() -> Columns {
+    vec![
         ("id", ints([1, 2, 3])),
         ("c_bool", Arc::new(BooleanArray::from(vec![Some(true), Some(false), None]))),
         ("c_int8", Arc::new(Int8Array::from(vec![Some(1), Some(i8::MIN), None]))),
@@ -329,22 +319,6 @@ fn types() -> Vec<RecordBatch> {
         ("c_uint64", Arc::new(UInt64Array::from(vec![Some(u64::MAX), Some(0), None]))),
         ("c_float32", Arc::new(Float32Array::from(vec![Some(1.5), Some(-0.0), None]))),
         ("c_float64", Arc::new(Float64Array::from(vec![Some(0.1), Some(1e300), None]))),
-        ("c_date32", Arc::new(Date32Array::from(vec![Some(18_321), Some(-719_162), None]))),
-        ("c_date64", Arc::new(Date64Array::from(vec![Some(1_582_934_400_000), Some(0), None]))),
-        ("c_ts_s", Arc::new(TimestampSecondArray::from(vec![Some(1_582_934_399), Some(-1), None]))),
-        ("c_ts_ms", Arc::new(TimestampMillisecondArray::from(vec![Some(1_582_934_399_123), Some(-1), None]))),
-        ("c_ts_us", Arc::new(TimestampMicrosecondArray::from(micros.to_vec()))),
-        (
-            "c_ts_ns",
-            Arc::new(TimestampNanosecondArray::from(vec![Some(1_582_934_399_123_456_789), Some(-1), None])),
-        ),
-        ("c_ts_utc", Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("UTC"))),
-        (
-            "c_ts_zone",
-            Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("Europe/Berlin")),
-        ),
-        ("c_ts_offset", Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("+05:30"))),
-        ("c_time", Arc::new(Time64MicrosecondArray::from(vec![Some(86_399_999_999), Some(0), None]))),
         (
             "c_decimal",
             Arc::new(
@@ -369,6 +343,29 @@ fn types() -> Vec<RecordBatch> {
                     .unwrap(),
             ),
         ),
+    ]
+}
+
+fn times() -> Columns {
+    let month_day_nano = |months, days, nanos| Some(IntervalMonthDayNano::new(months, days, nanos));
+    let micros = [Some(1_582_934_399_123_456), Some(-1), None];
+    vec![
+        ("c_date32", Arc::new(Date32Array::from(vec![Some(18_321), Some(-719_162), None]))),
+        ("c_date64", Arc::new(Date64Array::from(vec![Some(1_582_934_400_000), Some(0), None]))),
+        ("c_ts_s", Arc::new(TimestampSecondArray::from(vec![Some(1_582_934_399), Some(-1), None]))),
+        ("c_ts_ms", Arc::new(TimestampMillisecondArray::from(vec![Some(1_582_934_399_123), Some(-1), None]))),
+        ("c_ts_us", Arc::new(TimestampMicrosecondArray::from(micros.to_vec()))),
+        (
+            "c_ts_ns",
+            Arc::new(TimestampNanosecondArray::from(vec![Some(1_582_934_399_123_456_789), Some(-1), None])),
+        ),
+        ("c_ts_utc", Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("UTC"))),
+        (
+            "c_ts_zone",
+            Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("Europe/Berlin")),
+        ),
+        ("c_ts_offset", Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("+05:30"))),
+        ("c_time", Arc::new(Time64MicrosecondArray::from(vec![Some(86_399_999_999), Some(0), None]))),
         (
             "c_interval",
             Arc::new(IntervalMonthDayNanoArray::from(vec![
@@ -386,6 +383,27 @@ fn types() -> Vec<RecordBatch> {
                 None,
             ])),
         ),
+    ]
+}
+
+fn texts_and_nests() -> Columns {
+    let list = ListArray::from_iter_primitive::<Int64Type, _, _>([
+        Some(vec![Some(1), None, Some(3)]),
+        Some(vec![]),
+        None,
+    ]);
+    let pair = StructArray::from(vec![
+        (
+            Arc::new(Field::new("x", DataType::Int32, true)),
+            Arc::new(Int32Array::from(vec![Some(1), None, Some(3)])) as ArrayRef,
+        ),
+        (
+            Arc::new(Field::new("y", DataType::Utf8, true)),
+            Arc::new(StringArray::from(vec![Some("a"), Some(""), None])) as ArrayRef,
+        ),
+    ]);
+    let dictionary: DictionaryArray<Int32Type> = [Some("red"), Some("green"), None].into_iter().collect();
+    vec![
         (
             "c_text",
             Arc::new(StringArray::from(vec![Some("it's \"quoted\", \\ and ünïcödé"), Some(""), None])),
@@ -403,7 +421,7 @@ fn types() -> Vec<RecordBatch> {
         ("c_dictionary", Arc::new(dictionary)),
         ("c_list", Arc::new(list)),
         ("c_struct", Arc::new(pair)),
-    ])
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]

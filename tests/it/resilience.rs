@@ -128,7 +128,7 @@ async fn resets_and_two_unavailable_answers_are_invisible() {
     upstream.inject(Method::DoGet, 2, Fault::Status(Status::unavailable("injected")));
     for query in 0..queries {
         // Each statement is new, so that no cache answers for the upstream.
-        let sql = format!("select count(*) as n from orders where id <> -{query}");
+        let sql = format!("select count(*) as n from orders where id <> -{}", query + 1);
         let answer = sidecar.sql_as(&sql, "application/json").await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "[{\"n\":10}]"), "query {query}");
     }
@@ -180,7 +180,7 @@ async fn what_passes_by_itself_is_retried() {
         for method in [Method::GetFlightInfo, Method::DoGet] {
             upstream.clear();
             upstream.inject(method, 1, fault.clone());
-            let sql = format!("select count(*) as n from orders where id <> -{case}");
+            let sql = format!("select count(*) as n from orders where id <> -{}", case + 1);
             let answer = sidecar.sql_as(&sql, "application/json").await;
             assert_eq!(answer.status, 200, "{method:?} {fault:?}: {}", answer.body);
             // Retried as it was: scans would have asked for columns.
@@ -217,8 +217,9 @@ async fn a_dead_upstream_is_not_hammered() {
     };
     let statuses = futures::future::join_all((0..200).map(ask)).await;
     assert!(statuses.iter().all(|status| *status == 503), "{statuses:?}");
-    // 200 requests, a fifth more for retries, and ten a second; some slack for the budget's first second.
-    let allowed = 240 + 10 * (started.elapsed().as_secs() as usize + 2);
+    // 200 requests, a fifth more for retries, and ten a second over the budget's window of ten seconds;
+    // some slack for probes.
+    let allowed = 240 + 10 * (started.elapsed().as_secs() as usize + 10) + 10;
     let calls = upstream.received().len();
     assert!(calls <= allowed, "{calls} calls in {:?}, allowed are {allowed}", started.elapsed());
 }
@@ -249,8 +250,6 @@ async fn an_answer_that_breaks_is_never_taken_as_whole() {
 async fn a_statement_that_the_upstream_cannot_plan_falls_back_to_scans() {
     let upstream = upstream().await;
     let sidecar = sidecar_of(&upstream).await;
-    let expected = upstream.query(AGGREGATE).await;
-    let mut client = sidecar.flight_client().await;
     for (case, status) in [
         Status::invalid_argument("no such function"),
         Status::unimplemented("not here"),
@@ -261,14 +260,18 @@ async fn a_statement_that_the_upstream_cannot_plan_falls_back_to_scans() {
     {
         upstream.clear();
         upstream.inject(Method::GetFlightInfo, 1, Fault::Status(status.clone()));
-        // A comment makes the statement new to every cache.
-        let sql = format!("{AGGREGATE} -- {case}");
-        let answer = client.query(&sql).await.unwrap_or_else(|e| panic!("{status:?}\n{e:?}"));
-        assert_same(&sql, &answer.batches, &expected, Order::Kept);
+        // Each statement is new, so that nothing is known of it. HTTP asks once, where Flight asks twice.
+        let sql =
+            format!("select status, count(*) + {case} as n from orders group by status order by status");
+        let rows = sidecar.sql(&sql).await;
+        let expected =
+            serde_json::json!([{"status": "closed", "n": 6 + case}, {"status": "open", "n": 4 + case}]);
+        assert_eq!(rows, expected, "{status:?}");
         let statements = upstream.statements();
         assert!(!statements.is_empty(), "{status:?}: the scan went upstream");
         assert!(!statements.iter().any(|sql| sql.to_lowercase().contains("group by")), "{statements:#?}");
-        upstream.heal();
+        let first = upstream.received().into_iter().find_map(|call| call.sql).unwrap_or_default();
+        assert!(first.to_lowercase().contains("group by"), "it was forwarded first: {first}");
     }
 }
 
@@ -292,10 +295,12 @@ async fn other_failures_are_told_and_do_not_fall_back() {
         assert!((502..=504).contains(&answer.status), "{status:?}: {} {}", answer.status, answer.body);
         assert!(answer.body.contains(status.message()) && answer.body.contains("orders"), "{}", answer.body);
         upstream.heal();
-        let scans = |call: &crate::support::upstream::Call| {
-            call.sql.as_ref().is_some_and(|sql| !sql.to_lowercase().contains("group by"))
-        };
-        assert!(!upstream.received().iter().any(scans), "{status:?}: {:#?}", upstream.received());
+        let asked = upstream.received().into_iter().filter(|call| call.method != Method::GetSchema);
+        let asked: Vec<_> = asked.filter_map(|call| call.sql).collect();
+        assert!(
+            !asked.is_empty() && asked.iter().all(|sql| sql.to_lowercase().contains("group by")),
+            "{asked:#?}"
+        );
     }
 }
 

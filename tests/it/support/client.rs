@@ -1,7 +1,5 @@
 //! A downstream Flight client, and the comparison of answers.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -230,7 +228,7 @@ fn head(batches: &[RecordBatch]) -> Vec<RecordBatch> {
 }
 
 /// A table of one batch from named columns.
-pub fn batch<const N: usize>(columns: [(&str, arrow::array::ArrayRef); N]) -> Vec<RecordBatch> {
-    let columns = columns.into_iter().map(|(name, array)| (name, Arc::clone(&array), true));
+pub fn batch<'a>(columns: impl IntoIterator<Item = (&'a str, arrow::array::ArrayRef)>) -> Vec<RecordBatch> {
+    let columns = columns.into_iter().map(|(name, array)| (name, array, true));
     vec![RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length")]
 }

@@ -50,7 +50,12 @@ struct Injection {
     fault: Fault,
 }
 
-/// How a stream that was told to break does so: travels with the request to the service.
+/// A status that a call is to be answered with after its SQL was recorded: travels with the request to the
+/// service.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal(pub Status);
+
+/// How a stream that was told to break does so: travels like a [`Refusal`].
 #[derive(Debug, Clone)]
 pub(super) struct Break {
     pub batches: usize,

@@ -41,7 +41,7 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Call {
     pub method: Method,
-    /// The statement, for GetFlightInfo, GetSchema and DoGet; absent where a fault came first.
+    /// The statement, for GetFlightInfo, GetSchema and DoGet; absent where a fault below Flight came first.
     pub sql: Option<String>,
     /// All request headers that are text.
     pub metadata: BTreeMap<String, String>,

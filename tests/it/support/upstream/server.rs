@@ -22,7 +22,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::State;
-use super::faults::{Break, Fault, Method};
+use super::faults::{Break, Fault, Method, Refusal};
 use super::service::Fake;
 
 /// How long a client may take for its side of the TLS handshake.
@@ -126,7 +126,12 @@ async fn answer(
     count(&connection, &state).await;
     match state.injections.take(method) {
         None => {}
-        Some(Fault::Status(status)) => return status.into_http(),
+        Some(Fault::Status(status)) => match method {
+            Method::GetFlightInfo | Method::GetSchema | Method::DoGet => {
+                request.extensions_mut().insert(Refusal(status));
+            }
+            _ => return status.into_http(),
+        },
         Some(Fault::Http503) => return load_balancer_page(),
         Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
         Some(Fault::Hang) => std::future::pending().await,

@@ -29,7 +29,7 @@ use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::faults::Break;
+use super::faults::{Break, Refusal};
 use super::{CallId, Login, State};
 
 /// The answers; all its memory is the shared [`State`].
@@ -114,7 +114,10 @@ impl FlightService for Fake {
         self.authorize(request.metadata())?;
         let path = &request.get_ref().path;
         let schema = match path.is_empty() {
-            false => self.table(path.join(".")).await?.schema(),
+            false => {
+                refuse(&request)?;
+                self.table(path.join(".")).await?.schema()
+            }
             true => {
                 let asked = self.asked(&request, &request.get_ref().cmd)?;
                 self.schema_of(&asked).await?
@@ -195,12 +198,13 @@ impl Fake {
         }
     }
 
-    /// Decodes a command and records its SQL with the call.
+    /// Decodes a command and records its SQL with the call, which may then have to suffer.
     fn asked<T>(&self, request: &Request<T>, command: &[u8]) -> Result<Asked, Status> {
         let asked = Asked::decode(command)?;
         if let (Some(call), Asked::Sql { text, .. }) = (request.extensions().get::<CallId>(), &asked) {
             self.0.record_sql(*call, text);
         }
+        refuse(request)?;
         if self.0.settings.flight_sql_only && matches!(&asked, Asked::Sql { flight_sql: false, .. }) {
             return Err(Status::invalid_argument("expected a Flight SQL command"));
         }
@@ -356,6 +360,13 @@ impl Part {
         let from = all.num_rows() * self.index / self.of;
         let to = all.num_rows() * (self.index + 1) / self.of;
         all.slice(from, to - from)
+    }
+}
+
+fn refuse<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.extensions().get::<Refusal>() {
+        Some(Refusal(status)) => Err(status.clone()),
+        None => Ok(()),
     }
 }
 
