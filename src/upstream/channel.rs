@@ -158,6 +158,12 @@ impl Channel {
         self.greeting.invalidate(generation);
     }
 
+    /// Ends the use of a connection whose server complained about pings: the next one sends hardly any.
+    pub fn calm_down(&self) {
+        self.dialer.is_calm.store(true, Ordering::Relaxed);
+        self.link.clear();
+    }
+
     /// Translates a status with every secret of this upstream at hand, to be taken out.
     pub fn translate<T>(&self, token: Option<&Token>, speak: impl FnOnce(&Origin<'_>) -> T) -> T {
         let secrets = auth::secrets(&self.id.credentials, token);

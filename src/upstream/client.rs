@@ -193,7 +193,8 @@ impl Upstream {
         }
     }
 
-    /// One attempt, made again with a new token when the upstream has forgotten the old one.
+    /// One attempt, made again with a new token when the upstream has forgotten the old one, and on a
+    /// quieter connection when it took our pings for an attack: then it was we who cut the call.
     async fn attempt<T, F, Fut>(&self, step: Step, run: &F) -> Result<T, UpstreamError>
     where
         F: Fn(Session) -> Fut + Send + Sync,
@@ -202,6 +203,10 @@ impl Upstream {
         let session = Session::open(&self.channel, self.limit, step).await?;
         match run(session.clone()).await {
             Err(_) if session.renew_token() => {}
+            Err(error) if is_ping_complaint(&error) => {
+                tracing::debug!(%error, "upstream complains about pings, sending fewer");
+                self.channel.calm_down();
+            }
             outcome => return outcome,
         }
         run(Session::open(&self.channel, self.limit, step).await?).await
@@ -210,6 +215,13 @@ impl Upstream {
     fn count(&self, name: &'static str, method: &'static str) {
         metrics::counter!(name, "endpoint" => self.endpoint(), "method" => method).increment(1);
     }
+}
+
+/// What gRPC's C++ core says when it ends a connection for its pings.
+fn is_ping_complaint(error: &UpstreamError) -> bool {
+    let words = error.message.to_lowercase();
+    error.kind == ErrorKind::Unavailable
+        && (words.contains("too many pings") || words.contains("too_many_pings"))
 }
 
 async fn statement_schema(session: &Session, command: Bytes) -> Result<Schema, UpstreamError> {

@@ -110,6 +110,13 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         lock(&self.state).slot = Slot::Ready(value);
     }
 
+    /// Forgets whatever there is.
+    pub fn clear(&self) {
+        let mut state = lock(&self.state);
+        state.generation += 1;
+        state.slot = Slot::Empty;
+    }
+
     /// Forgets the value of that generation; a newer one stays.
     pub fn invalidate(&self, generation: u64) {
         let mut state = lock(&self.state);

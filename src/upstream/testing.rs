@@ -103,6 +103,7 @@ pub struct Script {
     pub handshake: Handshake,
     /// So many calls are answered UNAVAILABLE.
     pub unavailable: AtomicUsize,
+    pub unavailable_words: &'static str,
     /// So many calls are answered by an HTML page with this HTTP status.
     pub http: (AtomicUsize, u16),
     /// A connection is cut at its so-many-th call.
@@ -131,6 +132,7 @@ impl Default for Script {
             key: None,
             handshake: Handshake::Token,
             unavailable: AtomicUsize::new(0),
+            unavailable_words: "injected",
             http: (AtomicUsize::new(0), 503),
             cut_every: None,
             repeat_schema: false,
@@ -324,7 +326,7 @@ impl Fake {
         let text = |key: &str| metadata.get(key).map_or("-", |value| value.to_str().unwrap()).to_owned();
         self.0.metadata.lock().unwrap().push(format!("{} {}", text("spiceai-org"), text("spiceai-app")));
         if take(&self.0.unavailable) {
-            return Err(Status::unavailable("injected"));
+            return Err(Status::unavailable(self.0.unavailable_words));
         }
         let Some(key) = &self.0.key else { return Ok(()) };
         let token = match self.0.handshake {

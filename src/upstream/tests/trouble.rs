@@ -200,3 +200,11 @@ async fn a_slow_upstream_that_answers_pings_is_not_cut() {
     let more = tokio::time::timeout(Duration::from_secs(11), stream.try_next()).await;
     assert!(more.is_err(), "the call was ended");
 }
+
+#[tokio::test]
+async fn a_server_that_complains_about_pings_gets_a_quieter_connection() {
+    let script = Script { unavailable: 1.into(), unavailable_words: "Too many pings", ..Script::default() };
+    let server = Server::plain(script).await;
+    assert_eq!(count(&spice(&server.http(), &[]), "all").await.unwrap(), 4);
+    assert_eq!(server.script.connections.load(Ordering::SeqCst), 2);
+}
