@@ -10,8 +10,9 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Diagnostic, Diagnostics, Spicepod};
-use crate::federation::{Federation, RemoteDataset};
+use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Spicepod};
+use crate::federation::{self, Federation, RemoteDataset};
+use crate::name::DatasetName;
 use crate::query::{Engine, Options};
 use crate::secrets::Secrets;
 use crate::serve;
@@ -33,6 +34,9 @@ const MESSAGE_SIZE_VARIABLE: &str = "SIDEWING_MAX_MESSAGE_SIZE";
 /// How many datasets of one upstream are loaded at a time by default.
 const LOAD_PARALLELISM: usize = 8;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Keepers hold nothing that has to be finished.
+const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where each front end is to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,69 +87,74 @@ async fn bind(front: &'static str, address: SocketAddr) -> Result<(TcpListener, 
     Ok((listener, bound))
 }
 
-/// A spicepod with its secrets resolved and its connections described: everything that can be known
-/// without a network is right.
+/// A spicepod with its secrets resolved, its connections described and its views laid out: everything
+/// that can be known without a network is right.
 pub struct Plan {
     pub spicepod: Spicepod,
     pub datasets: Vec<RemoteDataset>,
+    pub federation: Federation,
+    /// Owns the connections to upstreams.
+    connections: Scope,
 }
 
 impl Plan {
-    /// Resolves secrets and applies the endpoint rules.
+    /// Resolves secrets, applies the endpoint rules, and checks the views.
     ///
     /// # Errors
-    /// Every problem of every dataset at once.
+    /// Every problem of every dataset and view at once.
     pub fn try_new(spicepod: Spicepod) -> Result<Self, Diagnostics> {
-        match Self::datasets(&spicepod) {
-            Ok(datasets) => Ok(Self { spicepod, datasets }),
-            Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
+        let connections = Scope::new();
+        let names: Vec<&DatasetName> = spicepod.datasets.iter().map(|dataset| &dataset.name).collect();
+        let mut problems = federation::view_problems(&names, &spicepod.views);
+        let datasets = remote_datasets(&spicepod, &connections).unwrap_or_else(|more| {
+            problems.extend(more);
+            Vec::new()
+        });
+        if !problems.is_empty() {
+            return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
         }
-    }
-
-    fn datasets(spicepod: &Spicepod) -> Result<Vec<RemoteDataset>, Vec<Diagnostic>> {
-        let secrets = Secrets::load(spicepod)?;
-        let pool = Pool::with_options(pool_options(spicepod)?);
-        let mut datasets = Vec::with_capacity(spicepod.datasets.len());
-        let mut problems = Vec::new();
-        for dataset in &spicepod.datasets {
-            let target = secrets.resolve(dataset).and_then(|params| Target::try_new(dataset, &params));
-            let connected = target.and_then(|target| match pool.connect(&target) {
-                Ok(upstream) => Ok((upstream, target.table)),
-                Err(error) => Err(vec![Diagnostic {
-                    message: format!("dataset `{}`: {}", dataset.name, error.message),
-                    help: error.help,
-                    code: None,
-                    at: Some(dataset.at),
-                }]),
-            });
-            match connected {
-                Ok((upstream, remote)) => datasets.push(RemoteDataset {
-                    name: dataset.name.clone(),
-                    from: dataset.from.text.clone(),
-                    upstream,
-                    remote,
-                }),
-                Err(more) => problems.extend(more),
-            }
-        }
-        if problems.is_empty() { Ok(datasets) } else { Err(problems) }
-    }
-
-    /// Lays out datasets and views for planning; the last of the checks that need no network.
-    ///
-    /// # Errors
-    /// Views that do not parse or name what is not there.
-    pub fn federate(self) -> Result<(Spicepod, Federation), Diagnostics> {
-        let Self { spicepod, datasets } = self;
         let partitions = spicepod.runtime.target_partitions;
-        match Federation::try_new(datasets, &spicepod.views, partitions) {
-            Ok(federation) => Ok((spicepod, federation)),
+        match Federation::try_new(datasets.clone(), &spicepod.views, partitions) {
+            Ok(federation) => Ok(Self { spicepod, datasets, federation, connections }),
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
 }
 
-fn pool_options(spicepod: &Spicepod) -> Result<PoolOptions, Vec<Diagnostic>> {
+fn remote_datasets(spicepod: &Spicepod, connections: &Scope) -> Result<Vec<RemoteDataset>, Vec<Diagnostic>> {
+    let secrets = Secrets::load(spicepod)?;
+    let pool = Pool::with_options(pool_options(spicepod, connections.clone())?);
+    let mut datasets = Vec::with_capacity(spicepod.datasets.len());
+    let mut problems = Vec::new();
+    for dataset in &spicepod.datasets {
+        match remote_dataset(dataset, &secrets, &pool) {
+            Ok(remote) => datasets.push(remote),
+            Err(more) => problems.extend(more),
+        }
+    }
+    if problems.is_empty() { Ok(datasets) } else { Err(problems) }
+}
+
+fn remote_dataset(
+    dataset: &Dataset,
+    secrets: &Secrets,
+    pool: &Pool,
+) -> Result<RemoteDataset, Vec<Diagnostic>> {
+    let params = secrets.resolve(dataset)?;
+    let target = Target::try_new(dataset, &params)?;
+    let upstream = pool.connect(&target).map_err(|error| {
+        vec![Diagnostic {
+            message: format!("dataset `{}`: {}", dataset.name, error.message),
+            help: error.help,
+            code: Some("UnableToCreateFlightClient"),
+            at: Some(dataset.at),
+        }]
+    })?;
+    let (name, from) = (dataset.name.clone(), dataset.from.text.clone());
+    Ok(RemoteDataset { name, from, upstream, remote: target.table })
+}
+
+fn pool_options(spicepod: &Spicepod, scope: Scope) -> Result<PoolOptions, Vec<Diagnostic>> {
     let from_environment = match std::env::var(MESSAGE_SIZE_VARIABLE) {
         Ok(text) => Some(text.parse::<ByteSize>().map_err(|error| {
             vec![Diagnostic {
@@ -158,7 +167,7 @@ fn pool_options(spicepod: &Spicepod) -> Result<PoolOptions, Vec<Diagnostic>> {
         Err(_) => None,
     };
     let default_max_message_size = spicepod.runtime.max_message_size.or(from_environment);
-    Ok(PoolOptions { default_max_message_size, scope: Scope::new() })
+    Ok(PoolOptions { default_max_message_size, scope })
 }
 
 /// A running sidecar.
@@ -167,13 +176,15 @@ pub struct App {
     pub addresses: Addresses,
     scope: Scope,
     keepers: Scope,
+    connections: Scope,
     shutdown_timeout: Duration,
 }
 
 impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
-    pub fn start(spicepod: &Spicepod, federation: Federation, listeners: Listeners, metrics: Render) -> Self {
+    pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
+        let Plan { spicepod, federation, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
         let options = Options { timeout: spicepod.runtime.query_timeout.map(|limit| limit.get()) };
         let engine = Engine::new(federation.clone(), options);
@@ -192,7 +203,7 @@ impl App {
         federation.start(&keepers, parallel);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
-        Self { engine, addresses, scope, keepers, shutdown_timeout }
+        Self { engine, addresses, scope, keepers, connections, shutdown_timeout }
     }
 
     /// Stops accepting, lets running queries end, then stops the keepers.
@@ -201,7 +212,8 @@ impl App {
     /// The names of tasks that did not end within `runtime.shutdown_timeout`.
     pub async fn shutdown(&self) -> Result<(), Vec<&'static str>> {
         let drained = self.scope.shutdown(self.shutdown_timeout).await;
-        let kept = self.keepers.shutdown(Duration::from_secs(1)).await;
+        let kept = self.keepers.shutdown(KEEPERS_SHUTDOWN_TIMEOUT).await;
+        self.connections.cancel();
         drained.and(kept)
     }
 }

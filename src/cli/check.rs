@@ -51,28 +51,34 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         Ok(plan) => plan,
         Err(problems) => return misconfigured(&problems),
     };
-    let name = plan.spicepod.name.clone();
-    let datasets: Vec<RemoteDataset> = plan.datasets.iter().map(RemoteDataset::clone).collect();
-    let views = plan.spicepod.views.len();
+    let datasets = &plan.datasets;
     eprint!("{}", plan.spicepod.shown_warnings());
-    if let Err(problems) = plan.federate() {
-        return misconfigured(&problems);
-    }
-    println!("{name}: the spicepod is good ({} datasets, {views} views)", datasets.len());
+    println!(
+        "{}: the spicepod is good ({}, {})",
+        plan.spicepod.name,
+        counted(datasets.len(), "dataset"),
+        counted(plan.spicepod.views.len(), "view")
+    );
     if args.offline || datasets.is_empty() {
         return ExitCode::SUCCESS;
     }
     println!();
-    let rows = check_all(&datasets).await;
+    let rows = check_all(datasets).await;
     print_rows(&rows);
     match rows.iter().filter(|row| row.failed).count() {
         0 => ExitCode::SUCCESS,
         failed => {
             println!();
-            println!("{failed} of {} datasets cannot be reached", rows.len());
+            println!("{failed} of {} cannot be reached", counted(rows.len(), "dataset"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// `1 dataset`, `2 datasets`.
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// Verifies each upstream once, then each of its datasets; rows in the order of the spicepod.
@@ -111,7 +117,8 @@ async fn check_table(dataset: &RemoteDataset, seen: &[Step]) -> Row {
                 true => "ok",
                 false => "-",
             });
-            let detail = format!("{} columns from {}", schema.fields().len(), dataset.upstream.endpoint());
+            let detail =
+                format!("{} from {}", counted(schema.fields().len(), "column"), dataset.upstream.endpoint());
             Row { dataset: dataset.name.to_string(), steps, detail, failed: false }
         }
         Err(error) => Row::failed(dataset, seen, &error),

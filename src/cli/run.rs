@@ -48,23 +48,23 @@ impl RunArgs {
 }
 
 pub(super) async fn run(args: RunArgs) -> ExitCode {
-    let (spicepod, federation) =
-        match config::load(&args.path).and_then(Plan::try_new).and_then(Plan::federate) {
-            Ok(ready) => ready,
-            Err(problems) => return misconfigured(&problems),
-        };
-    telemetry::init_log(app::verbosity(&spicepod));
-    eprint!("{}", spicepod.shown_warnings());
+    let plan = match config::load(&args.path).and_then(Plan::try_new) {
+        Ok(plan) => plan,
+        Err(problems) => return misconfigured(&problems),
+    };
+    telemetry::init_log(app::verbosity(&plan.spicepod));
+    eprint!("{}", plan.spicepod.shown_warnings());
     let metrics = match telemetry::init_metrics() {
         Ok(metrics) => metrics,
         Err(error) => return fail(&format!("cannot start metrics: {error}")),
     };
-    let listeners = match Listeners::bind(args.addresses(&spicepod)).await {
+    let listeners = match Listeners::bind(args.addresses(&plan.spicepod)).await {
         Ok(listeners) => listeners,
         Err(error) => return fail(&error.to_string()),
     };
-    let app = App::start(&spicepod, federation, listeners, metrics);
-    print_addresses(&spicepod, app.addresses);
+    let name = plan.spicepod.name.clone();
+    let app = App::start(plan, listeners, metrics);
+    print_addresses(&name, app.addresses);
     tokio::select! {
         () = print_datasets(&app.engine) => stop_signal().await,
         () = stop_signal() => {}
@@ -73,8 +73,8 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
 }
 
 /// Where everything is answered; the harness of the tests and people read the same lines.
-pub(super) fn print_addresses(spicepod: &Spicepod, addresses: Addresses) {
-    println!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), spicepod.name);
+pub(super) fn print_addresses(name: &str, addresses: Addresses) {
+    println!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), name);
     println!();
     println!("  http     http://{}", addresses.http);
     println!("  flight   http://{}", addresses.flight);

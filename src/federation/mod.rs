@@ -26,7 +26,7 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 use registry::{Entry, Names};
 
 pub use registry::{Reason, State};
-pub use route::{Forward, Refusal, Route};
+pub use route::{Forward, Refusal, Route, view_problems};
 pub(crate) use scan::ScanError;
 
 /// A dataset and the connection that reaches it.

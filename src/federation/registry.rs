@@ -90,7 +90,7 @@ impl Entry {
 type Key = (String, String);
 
 /// Finds entries by the names that SQL uses.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names(HashMap<Key, usize>);
 
 /// What a name in SQL stands for.

@@ -252,10 +252,7 @@ pub(super) fn entries(
             state: ArcSwap::from_pointee(State::Initializing),
         })
         .collect();
-    let (parsed, mut problems) = parse_views(views);
-    let known: Vec<&DatasetName> =
-        entries.iter().map(|entry| &entry.name).chain(views.iter().map(|view| &view.name)).collect();
-    problems.extend(unknown_names(&parsed, &known));
+    let (parsed, problems) = parse_views(views);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -265,6 +262,25 @@ pub(super) fn entries(
     }
     place_views(parsed, &mut entries, &mut names)?;
     Ok((entries, names))
+}
+
+/// Everything that is wrong with `views` over the datasets called `names`: text that does not parse,
+/// unknown tables, circles.
+#[must_use]
+pub fn view_problems(names: &[&DatasetName], views: &[config::View]) -> Vec<Diagnostic> {
+    let (parsed, mut problems) = parse_views(views);
+    let known: Vec<&DatasetName> = names.iter().copied().chain(views.iter().map(|view| &view.name)).collect();
+    let unknown = unknown_names(&parsed, &known);
+    let is_whole = problems.is_empty() && unknown.is_empty();
+    problems.extend(unknown);
+    if is_whole {
+        let mut placed = Names::default();
+        for (at, name) in names.iter().enumerate() {
+            placed.insert(name, at);
+        }
+        problems.extend(in_order(parsed, placed).err().unwrap_or_default());
+    }
+    problems
 }
 
 struct ParsedView<'a> {
@@ -310,36 +326,49 @@ fn unknown_names(parsed: &[ParsedView<'_>], known: &[&DatasetName]) -> Vec<Diagn
     problems
 }
 
-/// Appends views as soon as all that they name is there; what remains goes in circles.
-fn place_views(
-    mut waiting: Vec<ParsedView<'_>>,
-    entries: &mut Vec<Entry>,
-    names: &mut Names,
-) -> Result<(), Vec<Diagnostic>> {
+/// Views after all that they name; what remains goes in circles.
+fn in_order<'a>(
+    mut waiting: Vec<ParsedView<'a>>,
+    mut names: Names,
+) -> Result<Vec<ParsedView<'a>>, Vec<Diagnostic>> {
+    let mut placed = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
         let (ready, blocked): (Vec<_>, Vec<_>) = waiting
             .into_iter()
             .partition(|view| view.references.iter().all(|parts| names.find(parts).is_some()));
         if ready.is_empty() {
             let circle = |view: &ParsedView<'_>| {
-                problem(view.view, "it depends on itself through other views".to_owned(), None)
+                problem(view.view, "it depends on itself, or on views that do".to_owned(), None)
             };
             return Err(blocked.iter().map(circle).collect());
         }
-        for ParsedView { view, query, references } in ready {
-            let depends = references
-                .iter()
-                .filter_map(|parts| match names.find(parts) {
-                    Some(Named::Entry(at)) => Some(at),
-                    _ => None,
-                })
-                .collect();
-            let kind = Kind::View(View { sql: view.sql.clone(), query: Box::new(query), depends });
-            let state = ArcSwap::from_pointee(State::Initializing);
-            entries.push(Entry { name: view.name.clone(), from: "view".to_owned(), kind, state });
-            names.insert(&view.name, entries.len() - 1);
+        for view in ready {
+            names.insert(&view.view.name, usize::MAX);
+            placed.push(view);
         }
         waiting = blocked;
+    }
+    Ok(placed)
+}
+
+/// Appends views in an order in which each finds what it names.
+fn place_views(
+    parsed: Vec<ParsedView<'_>>,
+    entries: &mut Vec<Entry>,
+    names: &mut Names,
+) -> Result<(), Vec<Diagnostic>> {
+    for ParsedView { view, query, references } in in_order(parsed, names.clone())? {
+        let depends = references
+            .iter()
+            .filter_map(|parts| match names.find(parts) {
+                Some(Named::Entry(at)) => Some(at),
+                _ => None,
+            })
+            .collect();
+        let kind = Kind::View(View { sql: view.sql.clone(), query: Box::new(query), depends });
+        let state = ArcSwap::from_pointee(State::Initializing);
+        entries.push(Entry { name: view.name.clone(), from: "view".to_owned(), kind, state });
+        names.insert(&view.name, entries.len() - 1);
     }
     Ok(())
 }

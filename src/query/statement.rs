@@ -72,7 +72,7 @@ fn parse_one(sql: &str) -> Result<Statement, QueryError> {
         .with_recursion_limit(NESTING_MAX)
         .build()
         .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| super::error::from_datafusion(error))?;
+        .map_err(super::error::from_datafusion)?;
     match (statements.pop_front(), statements.len()) {
         (Some(statement), 0) => Ok(statement),
         (None, _) => Err(invalid("the statement is empty: send one SQL statement".to_owned())),

@@ -59,11 +59,11 @@ async fn show(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let pod = write_spicepod(dir.path(), &endpoint)?;
     println!("The spicepod is {}\n", pod.display());
 
-    let (spicepod, federation) =
-        config::load(&pod).and_then(Plan::try_new).and_then(Plan::federate).map_err(|all| all.to_string())?;
+    let plan = config::load(&pod).and_then(Plan::try_new).map_err(|all| all.to_string())?;
     let listeners = Listeners::bind(free_addresses().await).await?;
-    let app = App::start(&spicepod, federation, listeners, telemetry::init_metrics()?);
-    print_addresses(&spicepod, app.addresses);
+    let name = plan.spicepod.name.clone();
+    let app = App::start(plan, listeners, telemetry::init_metrics()?);
+    print_addresses(&name, app.addresses);
     wait_ready(&app).await?;
     ask::three_queries(app.addresses).await?;
     print_commands(app.addresses);

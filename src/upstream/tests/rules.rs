@@ -114,7 +114,7 @@ fn all_problems_of_a_dataset_come_together() {
     insta::assert_snapshot!(shown, @r"
     1: InvalidTableName: dataset `t`: the table `a.b.c.d` in `from:` has 4 parts; a table has at most 3 (catalog.schema.table)
        name the upstream's table as `table`, `schema.table` or `catalog.schema.table`, or `<org>/<app>/datasets/<table>` on Spice.ai Cloud
-    3: InvalidParameterValue: dataset `t`: `spiceai_max_message_size: lots`: `lots` is not a size
+    3: InvalidParameterValue: dataset `t`: `spiceai_max_message_size: lots`: `lots` is not a size: expected one such as `4MB` or `16MiB`
        write a size such as `16MiB` or `64MB`
     4: UnusableCertificate: dataset `t`: `spiceai_tls_ca_certificate_file`: it holds no certificate
        expected PEM text with `-----BEGIN CERTIFICATE-----`
