@@ -169,7 +169,8 @@ fn wrapped(values: ArrayRef, wrap: Wrap, seed: usize) -> ArrayRef {
         Some(length)
     });
     let lengths: Vec<_> = lengths.take(values.len()).collect();
-    let nulls = |rows: usize| Some(NullBuffer::from_iter((0..rows).map(|row| (row + seed) % 5 > 0)));
+    let nulls =
+        |rows: usize| Some(NullBuffer::from_iter((0..rows).map(|row| !(row + seed).is_multiple_of(5))));
     let item = Arc::new(Field::new("item", values.data_type().clone(), true));
     match wrap {
         Wrap::List => {
