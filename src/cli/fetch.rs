@@ -28,15 +28,21 @@ pub(super) async fn fetch(
 
 async fn exchange(mut request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
     let uri = request.uri().clone();
+    if uri.scheme_str() != Some("http") {
+        return Err("only http:// can be asked".into());
+    }
     let authority = uri.authority().ok_or("the URL names no host")?.clone();
     let port = authority.port_u16().unwrap_or(80);
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let socket = TcpStream::connect((host, port)).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let socket =
+        TcpStream::connect((host, port)).await.map_err(|error| format!("cannot connect: {error}"))?;
+    let broken = |error: hyper::Error| format!("the connection broke: {error}");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(broken)?;
     request.headers_mut().insert(http::header::HOST, authority.as_str().parse()?);
     *request.uri_mut() = origin_form(&uri)?;
     let answer = async {
-        let answer = sender.send_request(request).await?;
+        let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), BODY_LEN_MAX).collect().await?.to_bytes();
         Ok::<_, Failure>((status, body))

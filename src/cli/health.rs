@@ -3,19 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
-use http::header::HOST;
+use http::uri::PathAndQuery;
 use http::{Request, StatusCode, Uri};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http_body_util::Full;
+
+use super::fetch::fetch;
 
 /// A probe that hangs has failed.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// The default port of `http`, RFC 9110 section 4.2.1.
-const HTTP_PORT: u16 = 80;
 
 /// Arguments of `sidewing health`.
 #[derive(Debug, Args)]
@@ -27,11 +23,10 @@ pub struct HealthArgs {
 
 /// Exits 0 when the answer is 200, else 1 with one line on stderr.
 pub async fn run(args: HealthArgs) -> ExitCode {
-    let failure = match tokio::time::timeout(TIMEOUT, status(&args.url)).await {
-        Ok(Ok(StatusCode::OK)) => return ExitCode::SUCCESS,
-        Ok(Ok(status)) => format!("answered {status}"),
-        Ok(Err(why)) => why,
-        Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
+    let failure = match status(&args.url).await {
+        Ok(StatusCode::OK) => return ExitCode::SUCCESS,
+        Ok(status) => format!("answered {status}"),
+        Err(why) => why,
     };
     eprintln!("{}: {failure}", args.url);
     ExitCode::FAILURE
@@ -39,32 +34,14 @@ pub async fn run(args: HealthArgs) -> ExitCode {
 
 async fn status(url: &str) -> Result<StatusCode, String> {
     let uri: Uri = url.parse().map_err(|_| "not a URL: expected http://host:port/path".to_owned())?;
-    if uri.scheme_str() != Some("http") {
-        return Err("only http:// can be asked".to_owned());
+    let mut parts = uri.into_parts();
+    if parts.path_and_query.as_ref().is_none_or(|path| path == "/") {
+        parts.path_and_query = Some(PathAndQuery::from_static("/health"));
     }
-    let host = uri.host().ok_or("the URL names no host")?;
-    let port = uri.port_u16().unwrap_or(HTTP_PORT);
-    let path = match uri.path_and_query().map(http::uri::PathAndQuery::as_str) {
-        None | Some("/") => "/health",
-        Some(path) => path,
-    };
-    // An IPv6 literal wears brackets in a URL and none in a socket address.
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let stream =
-        TcpStream::connect((bare, port)).await.map_err(|error| format!("cannot connect: {error}"))?;
-    let broken = |error: hyper::Error| format!("the connection broke: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let request = Request::get(path)
-        .header(HOST, format!("{host}:{port}"))
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let mut answered = std::pin::pin!(sender.send_request(request));
-    let response = tokio::select! {
-        response = &mut answered => response,
-        // A server may close right behind its answer: that is here all the same.
-        _ = connection => answered.await,
-    };
-    response.map(|response| response.status()).map_err(broken)
+    let uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
+    let request = Request::get(uri).body(Full::default()).map_err(|error| error.to_string())?;
+    let (status, _body) = fetch(request, TIMEOUT).await.map_err(|error| error.to_string())?;
+    Ok(status)
 }
 
 #[cfg(test)]

@@ -175,7 +175,12 @@ impl Session {
         let mut text = String::new();
         let mut worst = ExitCode::SUCCESS;
         loop {
-            let prompt = if text.is_empty() { "sql> " } else { "  -> " };
+            let prompt = match (is_terminal, text.is_empty()) {
+                // On a terminal without capabilities it would go to stdout, between the rows.
+                (false, _) => "",
+                (true, true) => "sql> ",
+                (true, false) => "  -> ",
+            };
             // Reading blocks: the runtime goes on elsewhere, with its pings and timers.
             let Ok((returned, line)) = tokio::task::spawn_blocking(move || {
                 let line = editor.readline(prompt);

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::stall::Hasty;
 use crate::task::Scope;
 
 /// Open connections of one listener; the next one waits in the kernel's backlog.
@@ -31,6 +32,8 @@ const CONNECTIONS_MAX: usize = 4096;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of file descriptors): others may close meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A client that reads an answer takes some of it within this time.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// HTTP/2 pings find clients that vanished without a word.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,6 +150,7 @@ where
     stream.set_nodelay(true)?;
     let Some(spoke) = token.run_until_cancelled(first_byte(&stream)).await else { return Ok(()) };
     spoke?;
+    let stream = Hasty::new(stream, STALL_TIMEOUT);
     match acceptor {
         None => requests(stream, builder, service, token).await,
         Some(acceptor) => {

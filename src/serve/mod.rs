@@ -4,6 +4,7 @@
 //! query. No SQL is looked at here, and no dataset is known by more than its name.
 
 mod listen;
+mod stall;
 mod status;
 
 pub mod flight;

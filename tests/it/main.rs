@@ -21,4 +21,5 @@ mod federation;
 mod frontends;
 mod messages;
 mod resilience;
+mod sql;
 mod tpch;

@@ -1,8 +1,10 @@
 //! Batches to Flight messages, one at a time, each below [`MESSAGE_BYTES_MAX`] where one row fits.
 //!
-//! Clients refuse messages above 4 MiB by default; the encoded size is measured, not estimated.
+//! Clients refuse messages above 4 MiB by default; the encoded size is measured, not estimated. What
+//! [`wire`] maps is mapped after slicing, so that a row is copied once.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -12,7 +14,7 @@ use arrow::ipc::writer::{
 };
 use arrow_flight::FlightData;
 
-use super::compact;
+use super::wire;
 
 /// No message is larger, unless one row is.
 pub(super) const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -23,7 +25,10 @@ const ROWS_START: usize = 8192;
 
 /// Encodes the batches of one answer.
 pub(super) struct Encoder {
+    /// Of the batches that come.
     schema: SchemaRef,
+    /// Of the messages that go.
+    promised: SchemaRef,
     tracker: DictionaryTracker,
     options: IpcWriteOptions,
     context: IpcWriteContext,
@@ -35,13 +40,14 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder whose first message is the schema.
+    /// An encoder of batches of this schema; its first message is the schema as it travels.
     pub(super) fn new(schema: SchemaRef) -> Self {
         let options = IpcWriteOptions::default();
-        let (tracker, message) = begin(&schema, &options);
+        let promised = Arc::new(wire::schema(&schema));
+        let (tracker, message) = begin(&promised, &options);
         let ready = VecDeque::from([message.into()]);
         let context = IpcWriteContext::default();
-        Self { schema, tracker, options, context, rest: None, ready, rows: ROWS_START }
+        Self { schema, promised, tracker, options, context, rest: None, ready, rows: ROWS_START }
     }
 
     /// Takes the next batch; every message of the former one must have been taken.
@@ -84,7 +90,13 @@ impl Encoder {
     fn encode_head(&mut self, batch: &RecordBatch) -> Result<usize, ArrowError> {
         loop {
             let rows = self.rows.min(batch.num_rows()).max(1);
-            let head = compact::batch(&batch.slice(0, rows))?;
+            let head = batch.slice(0, rows);
+            let text = wire::view_text_bytes(&head);
+            if text > MESSAGE_BYTES_MAX && rows > 1 {
+                self.rows = fewer(rows, text);
+                continue;
+            }
+            let head = wire::batch(&head, &self.promised)?;
             let (dictionaries, message) = IpcDataGenerator::default().encode(
                 &head,
                 &mut self.tracker,
@@ -93,10 +105,9 @@ impl Encoder {
             )?;
             let largest = dictionaries.iter().map(size).chain([size(&message)]).max().unwrap_or(0);
             if largest > MESSAGE_BYTES_MAX && rows > 1 {
-                // Rows differ in size: a little less than the share, so that one more try is enough.
-                self.rows = (rows * (MESSAGE_BYTES_MAX / 16) / (largest / 16) * 9 / 10).clamp(1, rows - 1);
+                self.rows = fewer(rows, largest);
                 // The dictionaries of this try are not sent: forget that they were made.
-                self.tracker = begin(&self.schema, &self.options).0;
+                self.tracker = begin(&self.promised, &self.options).0;
                 continue;
             }
             if largest < MESSAGE_BYTES_MAX / 4 && rows == self.rows {
@@ -107,6 +118,12 @@ impl Encoder {
             return Ok(rows);
         }
     }
+}
+
+/// How many of `rows`, at least two, may fit when all of them are `bytes`. Rows differ in size: a little
+/// less than the share, so that one more try is enough.
+fn fewer(rows: usize, bytes: usize) -> usize {
+    (rows * (MESSAGE_BYTES_MAX / 16) / (bytes / 16) * 9 / 10).clamp(1, rows - 1)
 }
 
 /// A tracker that knows the schema's dictionaries, and the schema message.

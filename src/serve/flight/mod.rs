@@ -1,12 +1,13 @@
 //! The Flight front end: commands and tickets enter, Arrow messages leave.
 //!
-//! Takes raw SQL bytes and Flight SQL's CommandStatementQuery; refuses the rest in words.
+//! Takes raw SQL bytes and Flight SQL's CommandStatementQuery; refuses the rest in words. Views leave as
+//! plain strings and binaries, in promised schemas as in streams: `wire` says why.
 
 mod auth;
 mod command;
-mod compact;
 mod encode;
 mod service;
+mod wire;
 
 use std::sync::Arc;
 

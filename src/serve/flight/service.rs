@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::auth::Guard;
 use super::command;
 use super::encode::Encoder;
+use super::wire;
 use crate::query::{self, Answer, QueryError};
 use crate::serve::{Door, status};
 
@@ -37,20 +38,20 @@ impl<D: Door> Service<D> {
         Self { door, guard }
     }
 
-    /// The statement of a descriptor and its schema. A path is a table.
+    /// The statement of a descriptor and the schema that its answer travels in. A path is a table.
     async fn plan(&self, descriptor: &FlightDescriptor) -> Result<(Schema, query::Request), Status> {
         match descriptor.r#type() {
             DescriptorType::Cmd => {
                 let request = command::statement(&descriptor.cmd)?;
                 let schema = self.door.schema(request.clone()).await.map_err(refusal)?;
-                Ok((schema.as_ref().clone(), request))
+                Ok((wire::schema(&schema), request))
             }
             DescriptorType::Path if descriptor.path.is_empty() => {
                 Err(Status::invalid_argument("the path is empty: name a dataset"))
             }
             DescriptorType::Path => {
                 let schema = self.door.table_schema(&descriptor.path).await.map_err(refusal)?;
-                Ok((schema.as_ref().clone(), command::select_all(&descriptor.path)))
+                Ok((wire::schema(&schema), command::select_all(&descriptor.path)))
             }
             DescriptorType::Unknown => Err(Status::invalid_argument(
                 "the descriptor needs a type: CMD with SQL, or PATH with a table",
@@ -130,7 +131,7 @@ impl<D: Door> FlightService for Service<D> {
                     Ok(schema) => {
                         // Two parts are exact; one part would be read as a name, so it is quoted here.
                         let sql = command::select_exactly(&path);
-                        Some(info(&schema, sql, FlightDescriptor::new_path(path)))
+                        Some(info(&wire::schema(&schema), sql, FlightDescriptor::new_path(path)))
                     }
                     // It has no schema yet; the others are listed all the same.
                     Err(error) if status::of(&error).passes => None,

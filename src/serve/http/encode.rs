@@ -16,6 +16,7 @@ use arrow::util::pretty::pretty_format_batches_with_options;
 use bytes::Bytes;
 
 use super::accept::Format;
+use super::times;
 
 /// Rows of one chunk: what is held of an answer at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -60,8 +61,9 @@ impl Encoder {
     /// The text of a chunk.
     ///
     /// # Errors
-    /// Types that the format cannot write.
+    /// Types and values that the format cannot write.
     pub fn encode(&mut self, chunk: &RecordBatch) -> Result<Bytes, ArrowError> {
+        times::check(chunk)?;
         match self {
             Self::Json(writer) => {
                 writer.write(chunk)?;

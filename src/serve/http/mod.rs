@@ -5,6 +5,7 @@ mod encode;
 mod error;
 mod sql;
 mod state;
+mod times;
 
 use ::http::header::HeaderName;
 use ::http::{HeaderMap, HeaderValue, StatusCode, Uri};

@@ -27,6 +27,9 @@ use crate::serve::Door;
 /// The largest request body.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Some editors put it before a text; it is no part of the statement.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The JSON form of a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,6 +92,7 @@ fn unreadable(error: &axum::Error) -> Refusal {
 /// A JSON request where Content-Type says so; otherwise the body is the statement, whatever its type
 /// (curl's `-d` calls it a form).
 fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Request, Refusal> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let request = match is_json(headers) {
         true => decode_json(body)?,
         false => {

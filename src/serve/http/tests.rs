@@ -156,6 +156,18 @@ async fn equal_column_names_are_not_merged() {
     assert_eq!(post(&url, "two", "text/csv").await.text().await.unwrap(), "a,a\n1,1\n");
 }
 
+#[tokio::test]
+async fn a_time_too_far_away_is_refused_in_every_format() {
+    let far: ArrayRef = Arc::new(TimestampSecondArray::from(vec![0, i64::MAX]));
+    let batch = RecordBatch::try_from_iter([("when", far)]).unwrap();
+    let (url, _scope) = http(Fake::default().answering("far", batch.schema(), vec![batch])).await;
+    for accept in ["application/json", "text/csv", "text/plain"] {
+        let refused = post(&url, "far", accept).await;
+        assert_eq!(refused.status(), 400, "{accept}");
+        assert!(refused.text().await.unwrap().contains("column `when` holds a date or time"), "{accept}");
+    }
+}
+
 fn every_error() -> Vec<QueryError> {
     let text = || "the reason".to_owned();
     let kinds = [
@@ -232,6 +244,8 @@ async fn requests_are_decoded_strictly() {
         let (status, text) = json(bad).await;
         assert_eq!(status, 400, "{bad}: {text}");
     }
+    assert_eq!(json("\u{feff}{\"sql\":\"select n from t\"}").await.0, 200);
+    assert_eq!(post(&url, "\u{feff}select n from t", "*/*").await.status(), 200);
     assert_eq!(post(&url, "", "*/*").await.status(), 400);
     assert_eq!(post(&url, "select 1", "image/png").await.status(), 406);
     assert_eq!(post(&url, &" ".repeat(super::sql::BODY_BYTES_MAX + 1), "*/*").await.status(), 413);

@@ -43,6 +43,7 @@ pub struct Builder {
     env: BTreeMap<String, String>,
     secrets: Vec<String>,
     args: Vec<String>,
+    stdin: Option<String>,
 }
 
 /// What a finished process left.
@@ -98,6 +99,12 @@ impl Builder {
         self
     }
 
+    /// What the command reads; nothing by default.
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.stdin = Some(text.to_owned());
+        self
+    }
+
     /// The sidecar's working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -144,6 +151,14 @@ impl Builder {
     }
 
     fn command(&self, subcommand: &str) -> Command {
+        let stdin = match &self.stdin {
+            None => Stdio::null(),
+            Some(text) => {
+                let path = self.dir.path().join("stdin");
+                std::fs::write(&path, text).expect("a file in the sidecar's directory");
+                std::fs::File::open(path).expect("the file just written").into()
+            }
+        };
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidewing"));
         command
             .arg(subcommand)
@@ -152,7 +167,7 @@ impl Builder {
             .env("HOME", self.dir.path())
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(&self.env)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
@@ -163,7 +178,7 @@ impl Builder {
 impl Sidecar {
     pub fn builder() -> Builder {
         let dir = tempfile::tempdir().expect("a temporary directory for the sidecar");
-        Builder { dir, env: BTreeMap::new(), secrets: Vec::new(), args: Vec::new() }
+        Builder { dir, env: BTreeMap::new(), secrets: Vec::new(), args: Vec::new(), stdin: None }
     }
 
     /// `127.0.0.1:PORT` of the HTTP front end.
