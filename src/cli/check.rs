@@ -53,7 +53,7 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
     };
     let datasets = &plan.datasets;
     eprint!("{}", plan.spicepod.shown_warnings());
-    println!(
+    say!(
         "{}: the spicepod is good ({}, {})",
         plan.spicepod.name,
         counted(datasets.len(), "dataset"),
@@ -62,14 +62,14 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
     if args.offline || datasets.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!();
+    say!();
     let rows = check_all(datasets).await;
     print_rows(&rows);
     match rows.iter().filter(|row| row.failed).count() {
         0 => ExitCode::SUCCESS,
         failed => {
-            println!();
-            println!("{failed} of {} cannot be reached", counted(rows.len(), "dataset"));
+            say!();
+            say!("{failed} of {} cannot be reached", counted(rows.len(), "dataset"));
             ExitCode::FAILURE
         }
     }
@@ -140,9 +140,9 @@ impl Row {
 fn print_rows(rows: &[Row]) {
     let width = rows.iter().map(|row| row.dataset.len()).chain([7]).max().unwrap_or(7);
     let heads: Vec<String> = STEPS.iter().map(|(_, head)| format!("{head:<7}")).collect();
-    println!("{:width$}  {}", "DATASET", heads.join(" ").trim_end());
+    say!("{:width$}  {}", "DATASET", heads.join(" ").trim_end());
     for row in rows {
         let steps: Vec<String> = row.steps.iter().map(|step| format!("{step:<7}")).collect();
-        println!("{:width$}  {}  {}", row.dataset, steps.join(" "), row.detail);
+        say!("{:width$}  {}  {}", row.dataset, steps.join(" "), row.detail);
     }
 }

@@ -1,5 +1,14 @@
 //! What a person types: one file per subcommand. The only reader of argv.
 
+/// Writes a line to standard output. Whoever read it may have gone (`| head -1`): that is no failure,
+/// where `println!` would panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod check;
 pub mod demo;
 mod fetch;

@@ -25,13 +25,13 @@ pub(crate) struct RunArgs {
     #[arg(default_value = ".")]
     path: PathBuf,
     /// Where to answer HTTP [default: 127.0.0.1:8090].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = config::parse_bind_address)]
     http: Option<SocketAddr>,
     /// Where to answer Arrow Flight [default: 127.0.0.1:50051].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = config::parse_bind_address)]
     flight: Option<SocketAddr>,
     /// Where to show metrics [default: 127.0.0.1:9090].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = config::parse_bind_address)]
     metrics: Option<SocketAddr>,
 }
 
@@ -62,6 +62,9 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return fail(&error.to_string()),
     };
+    if let Some(warning) = open_to_others(listeners.addresses) {
+        eprintln!("{warning}");
+    }
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, metrics);
     print_addresses(&name, app.addresses);
@@ -74,12 +77,28 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
 
 /// Where everything is answered; the harness of the tests and people read the same lines.
 pub(super) fn print_addresses(name: &str, addresses: Addresses) {
-    println!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), name);
-    println!();
-    println!("  http     http://{}", addresses.http);
-    println!("  flight   http://{}", addresses.flight);
-    println!("  metrics  http://{}", addresses.metrics);
-    println!();
+    say!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), name);
+    say!();
+    say!("  http     http://{}", addresses.http);
+    say!("  flight   http://{}", addresses.flight);
+    say!("  metrics  http://{}", addresses.metrics);
+    say!();
+}
+
+/// What to say when others than this machine can ask SQL: there is no authentication yet. Metrics are
+/// meant to be scraped from elsewhere.
+fn open_to_others(addresses: Addresses) -> Option<String> {
+    let fronts = [("http", addresses.http), ("flight", addresses.flight)];
+    let open = fronts.iter().filter(|(_, address)| !address.ip().to_canonical().is_loopback());
+    let open: Vec<String> = open.map(|(front, address)| format!("{front} on {address}")).collect();
+    match open.is_empty() {
+        true => None,
+        false => Some(format!(
+            "warning: {} can be reached from other machines and asks for no key: whoever reaches it reads \
+             every dataset; keep it to 127.0.0.1, or to a network where everybody may",
+            open.join(" and ")
+        )),
+    }
 }
 
 /// Each dataset with its first state, or `connecting` for those that take long.
@@ -92,12 +111,12 @@ async fn print_datasets(engine: &Engine) {
     }
     let width = datasets.iter().map(|dataset| dataset.name.to_string().len()).max().unwrap_or(0);
     for dataset in &datasets {
-        println!("  {:width$}  {}", dataset.name.to_string(), state_line(dataset));
+        say!("  {:width$}  {}", dataset.name.to_string(), state_line(dataset));
     }
     if datasets.is_empty() {
-        println!("  no datasets: only statements without tables can be answered");
+        say!("  no datasets: only statements without tables can be answered");
     }
-    println!();
+    say!();
 }
 
 fn is_undecided(dataset: &DatasetStatus) -> bool {
@@ -141,5 +160,27 @@ pub(super) async fn drain(app: &App) -> ExitCode {
             }
         },
         () = stop_signal() => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sql_beyond_this_machine_is_warned_of() {
+        let said = |http: &str, flight: &str| {
+            let metrics = "0.0.0.0:9090".parse().unwrap();
+            open_to_others(Addresses {
+                http: http.parse().unwrap(),
+                flight: flight.parse().unwrap(),
+                metrics,
+            })
+        };
+        assert_eq!(said("127.0.0.1:1", "[::1]:2"), None);
+        assert_eq!(said("[::ffff:127.0.0.1]:1", "127.0.0.9:2"), None);
+        let both = said("0.0.0.0:1", "[::]:2").unwrap();
+        assert!(both.contains("http on 0.0.0.0:1 and flight on [::]:2"), "{both}");
+        assert!(!said("127.0.0.1:1", "10.0.0.1:2").unwrap().contains("http"));
     }
 }

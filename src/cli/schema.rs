@@ -5,6 +5,6 @@ use std::process::ExitCode;
 use crate::config;
 
 pub(super) fn run() -> ExitCode {
-    println!("{:#}", config::json_schema());
+    say!("{:#}", config::json_schema());
     ExitCode::SUCCESS
 }

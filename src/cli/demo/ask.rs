@@ -55,20 +55,20 @@ ORDER BY t.table_name",
 /// The first query that fails.
 pub(super) async fn three_queries(addresses: Addresses) -> Result<(), Failure> {
     for (at, (title, front, sql)) in QUERIES.iter().enumerate() {
-        println!("{}. {title}\n", at + 1);
-        println!("{}\n", indented(sql));
+        say!("{}. {title}\n", at + 1);
+        say!("{}\n", indented(sql));
         let begun = Instant::now();
         let (answer, over) = match front {
             Front::Http => (over_http(addresses, sql).await?, "HTTP"),
             Front::Flight => (pretty(&over_flight(addresses, sql).await?)?, "Flight"),
         };
         let elapsed_ms = begun.elapsed().as_secs_f64() * 1000.0;
-        println!("{}\n", indented(answer.trim_end()));
-        println!("   answered over {over} in {elapsed_ms:.1} ms; sent upstream:");
+        say!("{}\n", indented(answer.trim_end()));
+        say!("   answered over {over} in {elapsed_ms:.1} ms; sent upstream:");
         for sent in sent_upstream(addresses, sql).await? {
-            println!("     {sent}");
+            say!("     {sent}");
         }
-        println!();
+        say!();
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ const READY_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// TPC-H scale factor: 1 is 6 million line items.
-    #[arg(long, default_value_t = tpch::SCALE_DEFAULT)]
+    #[arg(long, default_value_t = tpch::SCALE_DEFAULT, value_parser = tpch::parse_scale)]
     scale: f64,
     /// Ask the three queries and leave.
     #[arg(long)]
@@ -44,20 +44,37 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) async fn run(args: DemoArgs) -> ExitCode {
     telemetry::init_log(Verbosity::Quiet);
-    match show(&args).await {
-        Ok(code) => code,
-        Err(error) => fail(&format!("the demo cannot go on: {error}")),
+    // A signal before the demo serves drops what was started: the upstream ends, the directory goes.
+    let shown = tokio::select! {
+        shown = show(&args) => shown,
+        () = stop_signal() => return fail("the demo was stopped"),
+    };
+    let demo = match shown {
+        Ok(demo) => demo,
+        Err(error) => return fail(&format!("the demo cannot go on: {error}")),
+    };
+    if !args.once {
+        say!("Serving until Ctrl-C.");
+        stop_signal().await;
     }
+    drain(&demo.app).await
 }
 
-async fn show(args: &DemoArgs) -> Result<ExitCode, Failure> {
+/// What the demo started; dropping it ends the upstream and removes the directory.
+struct Demo {
+    app: App,
+    _upstream: Child,
+    _dir: tempfile::TempDir,
+}
+
+async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let dir = tempfile::Builder::new().prefix("sidewing-demo-").tempdir()?;
-    println!("Making TPC-H data at scale {} and a TLS upstream that serves it ...", args.scale);
+    say!("Making TPC-H data at scale {} and a TLS upstream that serves it ...", args.scale);
     let begun = Instant::now();
-    let (_upstream, endpoint) = start_upstream(dir.path(), args.scale).await?;
-    println!("The upstream answers at {endpoint} after {:.1} s.", begun.elapsed().as_secs_f64());
+    let (upstream, endpoint) = start_upstream(dir.path(), args.scale).await?;
+    say!("The upstream answers at {endpoint} after {:.1} s.", begun.elapsed().as_secs_f64());
     let pod = write_spicepod(dir.path(), &endpoint)?;
-    println!("The spicepod is {}\n", pod.display());
+    say!("The spicepod is {}\n", pod.display());
 
     let plan = config::load(&pod).and_then(Plan::try_new).map_err(|all| all.to_string())?;
     let listeners = Listeners::bind(free_addresses().await).await?;
@@ -67,11 +84,7 @@ async fn show(args: &DemoArgs) -> Result<ExitCode, Failure> {
     wait_ready(&app).await?;
     ask::three_queries(app.addresses).await?;
     print_commands(app.addresses);
-    if !args.once {
-        println!("Serving until Ctrl-C.");
-        stop_signal().await;
-    }
-    Ok(drain(&app).await)
+    Ok(Demo { app, _upstream: upstream, _dir: dir })
 }
 
 /// The upstream as a process of its own; it ends with this one.
@@ -81,7 +94,9 @@ async fn start_upstream(dir: &Path, scale: f64) -> Result<(Child, String), Failu
         .arg("--dir")
         .arg(dir)
         .args(["--scale", &scale.to_string()])
-        .stdin(Stdio::null())
+        // Never written to: its end tells the upstream that this process is gone, however it went.
+        .arg("--while-stdin-open")
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
@@ -134,7 +149,7 @@ async fn or_free(wanted: SocketAddr) -> SocketAddr {
     match tokio::net::TcpListener::bind(wanted).await {
         Ok(_) => wanted,
         Err(_) => {
-            println!("{wanted} is taken, using a free port instead.");
+            say!("{wanted} is taken, using a free port instead.");
             SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
         }
     }
@@ -147,7 +162,7 @@ async fn wait_ready(app: &App) -> Result<(), Failure> {
         let waiting = datasets.iter().find(|dataset| !matches!(dataset.state, DatasetState::Ready));
         match waiting {
             None => {
-                println!("  {} datasets and views ready\n", datasets.len());
+                say!("  {} datasets and views ready\n", datasets.len());
                 return Ok(());
             }
             Some(dataset) if Instant::now() > until => {
@@ -163,16 +178,14 @@ async fn wait_ready(app: &App) -> Result<(), Failure> {
 
 fn print_commands(addresses: Addresses) {
     let Addresses { http, flight, metrics } = addresses;
-    println!("Try, in another terminal:\n");
-    println!("  curl -X POST http://{http}/v1/sql -d 'SELECT * FROM nation LIMIT 3'");
-    println!("  curl -X POST http://{http}/v1/sql -H 'Accept: text/csv' -d 'SELECT * FROM region'");
-    println!(
+    say!("Try, in another terminal:\n");
+    say!("  curl -X POST http://{http}/v1/sql -d 'SELECT * FROM nation LIMIT 3'");
+    say!("  curl -X POST http://{http}/v1/sql -H 'Accept: text/csv' -d 'SELECT * FROM region'");
+    say!(
         "  curl -X POST http://{http}/v1/sql -H 'Accept: text/plain' -d 'EXPLAIN SELECT count(*) FROM orders'"
     );
-    println!("  curl http://{http}/v1/datasets?status=true");
-    println!("  curl http://{metrics}/metrics");
-    println!(
-        "  sidewing sql -e http://{flight} 'SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5'"
-    );
-    println!();
+    say!("  curl http://{http}/v1/datasets?status=true");
+    say!("  curl http://{metrics}/metrics");
+    say!("  sidewing sql -e http://{flight} 'SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5'");
+    say!();
 }

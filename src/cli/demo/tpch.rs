@@ -30,6 +30,17 @@ pub const SCALE_DEFAULT: f64 = 0.1;
 /// The largest scale factor that is generated in memory: about 1 GB of batches.
 const SCALE_MAX: f64 = 1.0;
 
+/// Reads a scale factor that fits in memory.
+///
+/// # Errors
+/// Text that is not a number above 0 and up to 1, in words for the person who typed it.
+pub fn parse_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if scale > 0.0 && scale <= SCALE_MAX => Ok(scale),
+        _ => Err(format!("expected a number above 0 and up to {SCALE_MAX}, such as 0.01")),
+    }
+}
+
 /// All eight tables at `scale` (1.0 is six million line items; the demo and the tests use hundredths).
 ///
 /// ```
@@ -66,6 +77,14 @@ fn collect(name: &'static str, rows: impl RecordBatchIterator) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scales() {
+        assert_eq!(parse_scale("0.01"), Ok(0.01));
+        for bad in ["", "0", "-1", "1.01", "NaN", "inf", "small"] {
+            assert!(parse_scale(bad).unwrap_err().contains("up to 1"), "{bad}");
+        }
+    }
 
     #[test]
     fn a_hundredth_has_the_row_counts_of_the_specification() {

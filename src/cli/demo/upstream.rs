@@ -1,7 +1,8 @@
 //! `sidewing demo-upstream`: TPC-H data behind TLS and an API key, a Flight server to try a sidecar on.
 //!
 //! The certificates and the key are made on the spot and written to a directory: `ca.pem` and
-//! `core.env` (`CORE_API_KEY=…`), which is all that a sidecar needs to know.
+//! `core.env` (`CORE_API_KEY=…`), which is all that a sidecar needs to know. A later start on the same
+//! directory keeps both, the CA by its private key in `ca.key`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
+use crate::config;
 use crate::name::QueryId;
 use crate::query::{Answer, DatasetState, DatasetStatus, QueryError, Request};
 use crate::secrets::Secret;
@@ -32,6 +34,8 @@ use super::tpch;
 
 /// The file with the CA certificate, for `spiceai_tls_ca_certificate_file`.
 pub(super) const CA_FILE: &str = "ca.pem";
+/// The CA's private key, kept for the next start.
+const CA_KEY_FILE: &str = "ca.key";
 /// The dotenv file with the API key.
 pub(super) const KEY_FILE: &str = "core.env";
 /// What the key is called in it.
@@ -43,14 +47,17 @@ pub(crate) struct UpstreamArgs {
     #[arg(long)]
     dir: PathBuf,
     /// Where to answer Flight over TLS.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = config::parse_bind_address)]
     flight: SocketAddr,
     /// TPC-H scale factor: 1 is 6 million line items.
-    #[arg(long, default_value_t = tpch::SCALE_DEFAULT)]
+    #[arg(long, default_value_t = tpch::SCALE_DEFAULT, value_parser = tpch::parse_scale)]
     scale: f64,
     /// A further name or address for the certificate, beside localhost.
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
+    /// End when standard input ends: for a parent that may die without a word.
+    #[arg(long)]
+    while_stdin_open: bool,
 }
 
 pub(crate) async fn run(args: UpstreamArgs) -> ExitCode {
@@ -75,12 +82,22 @@ async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
     scope.spawn_draining("flight", async move {
         serve::flight::serve(listener, door, options, &serving).await;
     });
-    println!("  flight   https://localhost:{}", address.port());
-    stop_signal().await;
+    say!("  flight   https://localhost:{}", address.port());
+    tokio::select! {
+        () = stop_signal() => {}
+        () = stdin_end(), if args.while_stdin_open => {}
+    }
     scope
         .shutdown(std::time::Duration::from_secs(5))
         .await
         .map_err(|pending| format!("tasks did not end: {}", pending.join(", ")).into())
+}
+
+/// Resolves when nobody holds the other end of standard input any more.
+async fn stdin_end() {
+    // An error is an end as well.
+    let read = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let _ = tokio::task::spawn_blocking(read).await;
 }
 
 /// A CA made on the spot signs a server certificate for localhost and `names`; the CA goes to a file.
@@ -88,7 +105,8 @@ fn certificates(dir: &Path, names: &[String]) -> Result<rustls::ServerConfig, Fa
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.distinguished_name.push(DnType::CommonName, "sidewing demo CA");
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let authority = CertifiedIssuer::self_signed(authority, authority_key(dir)?)?;
+    // A kept key under the same name: the certificate that a client read before a restart stays good.
     std::fs::write(dir.join(CA_FILE), authority.pem())?;
 
     let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
@@ -106,19 +124,41 @@ fn certificates(dir: &Path, names: &[String]) -> Result<rustls::ServerConfig, Fa
     Ok(config)
 }
 
-/// A random key, in a file that only its owner reads.
+/// The CA's private key: that of an earlier start, if it is there and good, else a new one.
+fn authority_key(dir: &Path) -> Result<KeyPair, Failure> {
+    let path = dir.join(CA_KEY_FILE);
+    let kept = std::fs::read_to_string(&path).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    let made = KeyPair::generate()?;
+    write_private(&path, &made.serialize_pem())?;
+    Ok(made)
+}
+
+/// The API key: that of an earlier start, if there is one, so that clients live through a restart; else
+/// a random one.
 fn make_key(dir: &Path) -> Result<Secret, Failure> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
+    let path = dir.join(KEY_FILE);
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let kept = kept.lines().find_map(|line| line.strip_prefix(KEY_NAME)?.strip_prefix('='));
+    if let Some(key) = kept.map(str::trim).filter(|key| !key.is_empty()) {
+        return Ok(Secret::new(key.to_owned()));
+    }
     let key = format!("demo-{}", uuid::Uuid::new_v4().simple());
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(dir.join(KEY_FILE))?;
-    writeln!(file, "{KEY_NAME}={key}")?;
+    write_private(&path, &format!("{KEY_NAME}={key}\n"))?;
     Ok(Secret::new(key))
+}
+
+/// Writes a file that only its owner reads.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // The mode above is for new files only.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
 }
 
 /// Answers SQL over the TPC-H tables, held in memory.
@@ -179,5 +219,27 @@ impl Door for TpchDoor {
             Some(DatasetStatus { name, from: "memory".to_owned(), endpoint: None, state, is_view: false })
         };
         self.tables.iter().filter_map(status).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_restart_keeps_both_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (authority, key) = (authority_key(dir).unwrap(), make_key(dir).unwrap());
+        assert_eq!(authority_key(dir).unwrap().serialize_der(), authority.serialize_der());
+        assert_eq!(make_key(dir).unwrap().expose(), key.expose());
+        for file in [CA_KEY_FILE, KEY_FILE] {
+            let mode = std::fs::metadata(dir.join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        std::fs::write(dir.join(CA_KEY_FILE), "no key").unwrap();
+        assert_ne!(authority_key(dir).unwrap().serialize_der(), authority.serialize_der());
     }
 }
