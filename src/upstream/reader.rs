@@ -3,15 +3,16 @@
 //! Tolerates repeated Schema messages; never retries; dropping it cancels the call upstream.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightEndpoint, FlightInfo, IpcMessage, Ticket};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 
 use crate::name::EndpointUrl;
 
@@ -106,7 +107,7 @@ impl Reader {
                 self.current = Some(begin(self.session.clone(), endpoint).await?);
                 continue;
             };
-            let Some(message) = current.decoder.next().await else {
+            let Some(message) = decoded(&mut current.decoder).await else {
                 self.current = None;
                 continue;
             };
@@ -165,6 +166,15 @@ impl Reader {
     }
 }
 
+/// The next message of a stream. Bytes that the decoder panics over are an error like any other: they come
+/// from outside.
+async fn decoded(decoder: &mut FlightDataDecoder) -> Option<Result<DecodedFlightData, FlightError>> {
+    AssertUnwindSafe(decoder.next())
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Some(Err(FlightError::DecodeError("the message is malformed".to_owned()))))
+}
+
 enum Place {
     Here,
     There(Arc<Channel>),
@@ -217,4 +227,80 @@ async fn get(session: Session, ticket: Ticket) -> Result<Current, UpstreamError>
     let stream = session.do_get(ticket).await?;
     let decoder = FlightDataDecoder::new(stream.map_err(FlightError::from));
     Ok(Current { session, decoder, fit: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, DictionaryArray, Int64Array, ListArray, StringArray, StringViewArray};
+    use arrow::datatypes::{Int32Type, Int64Type};
+    use arrow_flight::FlightData;
+    use arrow_flight::encode::FlightDataEncoderBuilder;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+
+    fn messages() -> Vec<FlightData> {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]))),
+            ("s", Arc::new(StringArray::from(vec!["a", "", "ccc"]))),
+            ("v", Arc::new(StringViewArray::from(vec!["a view that is long enough", "", "x"]))),
+            ("d", Arc::new(DictionaryArray::<Int32Type>::from_iter(["x", "y", "x"]))),
+            (
+                "l",
+                Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([
+                    Some(vec![Some(1)]),
+                    None,
+                    Some(vec![Some(2), None]),
+                ])),
+            ),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let encoder = FlightDataEncoderBuilder::new().build(futures::stream::iter([Ok(batch)]));
+        futures::executor::block_on(encoder.try_collect()).unwrap()
+    }
+
+    /// Reads a stream to its end or first error; `Err` holds the error.
+    fn read(messages: Vec<FlightData>) -> Result<usize, FlightError> {
+        futures::executor::block_on(async {
+            let mut decoder = FlightDataDecoder::new(futures::stream::iter(messages.into_iter().map(Ok)));
+            let mut rows = 0;
+            while let Some(message) = decoded(&mut decoder).await {
+                if let DecodedPayload::RecordBatch(batch) = message?.payload {
+                    rows += batch.num_rows();
+                }
+            }
+            Ok(rows)
+        })
+    }
+
+    #[test]
+    fn whole_messages_are_read() {
+        assert_eq!(read(messages()).unwrap(), 3);
+    }
+
+    proptest! {
+        // Fixed: some garbage makes the decoder ask for gigabytes before it fails.
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(1_000) })]
+
+        #[test]
+        fn hostile_messages_are_errors_at_worst(
+            which in 0usize..3, is_body: bool, flips in prop::collection::vec((0usize..4096, any::<u8>()), 1..6), cut in 0usize..200,
+        ) {
+            let mut messages = messages();
+            let at = which % messages.len();
+            let part = if is_body { &mut messages[at].data_body } else { &mut messages[at].data_header };
+            let mut bytes = part.to_vec();
+            let len = bytes.len();
+            for (place, value) in flips.into_iter().filter(|_| len > 0) {
+                bytes[place % len] = value;
+            }
+            if cut < 20 {
+                bytes.truncate(len.saturating_sub(cut));
+            }
+            *part = bytes.into();
+            // Garbage may decode to other values; it must not take the process down.
+            let _ = read(messages);
+        }
+    }
 }
