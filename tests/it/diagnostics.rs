@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, Int64Array};
 
 use crate::support::client::batch;
 use crate::support::pki::{Pki, ServerTls, Validity};
+use crate::support::port::ClosedPort;
 use crate::support::sidecar::{Builder, Finished, Sidecar};
 use crate::support::spicepod::{Dataset, spicepod};
 use crate::support::upstream::Upstream;
@@ -189,13 +190,12 @@ async fn addresses_that_nobody_answers_say_which_step_failed() {
     let words = ["no-such-host.invalid", "orders"];
     assert_check("unknown_host", sidecar(unknown), &[], UNREACHABLE, &words).await;
 
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let closed = Dataset::at("orders", &format!("http://127.0.0.1:{port}"));
+    let closed = ClosedPort::any();
+    let port = closed.number();
+    let nobody = Dataset::at("orders", &format!("http://127.0.0.1:{port}"));
     let filters = [(format!(":{port}"), ":[PORT]"), (format!("port {port}"), "port [PORT]")];
     let words = ["UnableToVerifyEndpointConnection", "127.0.0.1", "refused"];
-    assert_check("closed_port", sidecar(closed), &filters, UNREACHABLE, &words).await;
+    assert_check("closed_port", sidecar(nobody), &filters, UNREACHABLE, &words).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,5 @@
 //! Upstreams that are late, die, refuse, reset and lie: what the application sees of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use tonic::{Code, Status};
 
 use crate::support::client::{Order, assert_same, batch};
 use crate::support::pki::Pki;
+use crate::support::port::ClosedPort;
 use crate::support::sidecar::Sidecar;
 use crate::support::spicepod::{Dataset, spicepod};
 use crate::support::upstream::{Fault, Method, Upstream};
@@ -43,15 +43,20 @@ fn sidecar_at(upstream: &Upstream) -> crate::support::sidecar::Builder {
     Sidecar::builder().spicepod(&spicepod(&[Dataset::of("orders", upstream)], ""))
 }
 
-/// A port that nobody listens on, for now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-    listener.local_addr().expect("an address").port()
+/// Returns when a call of `method` is at work upstream.
+async fn wait_for_call(upstream: &Upstream, method: Method) {
+    let arrived = async {
+        while upstream.count(method) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(FAIL_MAX, arrived).await.unwrap_or_else(|_| panic!("no {method:?} came"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_absent_at_start_is_waited_for() {
-    let port = free_port();
+    let closed = ClosedPort::any();
+    let port = closed.number();
     let url = format!("http://127.0.0.1:{port}");
     let sidecar = Sidecar::builder().spicepod(&spicepod(&[Dataset::at("orders", &url)], "")).start().await;
     let health = sidecar.http("/health").await;
@@ -107,7 +112,7 @@ async fn a_query_that_runs_as_the_upstream_dies_ends_within_seconds() {
     upstream.inject(Method::DoGet, 1, Fault::Hang);
     let started = Instant::now();
     let dies = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        wait_for_call(&upstream, Method::DoGet).await;
         upstream.stop().await;
     };
     let (answer, ()) = tokio::join!(sidecar.sql_as(AGGREGATE, "application/json"), dies);
@@ -332,14 +337,15 @@ async fn handshakes_are_few_and_repeated_when_a_token_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_live_shortly_are_renewed() {
     let upstream = Upstream::builder().table("orders", orders(10)).api_key("the-key-2");
-    let upstream = upstream.token_lifetime(Duration::from_millis(200)).start().await;
+    // Longer than a call and its repetition take on a busy machine.
+    let upstream = upstream.token_lifetime(Duration::from_secs(1)).start().await;
     let dataset = Dataset::of("orders", &upstream).param("spiceai_api_key", "${secrets:KEY}");
     let builder = Sidecar::builder().spicepod(&spicepod(&[dataset], ""));
     let sidecar = builder.secret("KEY", "the-key-2").start().await;
     sidecar.wait_ready().await;
     for _ in 0..4 {
         sidecar.sql(AGGREGATE).await;
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
     }
 }
 
@@ -362,7 +368,8 @@ async fn upstreams_without_tokens_or_handshakes_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_endpoints_are_read_and_unreachable_locations_fall_back() {
     let upstream = Upstream::builder().table("orders", orders(1000)).start().await;
-    let far = vec![format!("grpc://127.0.0.1:{}", free_port())];
+    let closed = ClosedPort::any();
+    let far = vec![format!("grpc://127.0.0.1:{}", closed.number())];
     upstream.set_endpoints(vec![vec![], far, vec!["arrow-flight-reuse-connection://?".to_owned()]]);
     let datasets = [Dataset::of("orders", &upstream), Dataset::flightsql("scanned", "orders", &upstream)];
     let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, "")).start().await;
@@ -442,7 +449,7 @@ async fn sigterm_lets_a_running_query_end() {
     let query = reqwest::Client::builder().no_proxy().build().unwrap();
     let query = query.post(format!("http://{http}/v1/sql")).body(AGGREGATE).send();
     let end = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        wait_for_call(&upstream, Method::DoGet).await;
         sidecar.terminate().await
     };
     let (answer, ended) = tokio::join!(query, end);

@@ -1,6 +1,7 @@
 //! The harness: everything that an integration test needs to surround the real binary with a world.
 //!
 //! - [`pki`]: a CA and certificates, good and bad, made at run time.
+//! - [`port`]: a port on which nobody listens.
 //! - [`upstream`]: a real Flight upstream that records its calls and fails on request.
 //! - [`sidecar`]: the real binary on free ports, killed with the test.
 //! - [`spicepod`]: spicepods as text.
@@ -11,6 +12,7 @@
 
 pub mod client;
 pub mod pki;
+pub mod port;
 pub mod sidecar;
 pub mod spicepod;
 pub mod tpch;

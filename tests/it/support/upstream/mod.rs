@@ -32,6 +32,7 @@ use sidewing::task::Scope;
 use tokio::net::TcpListener;
 
 use super::pki::ServerTls;
+use super::port::ClosedPort;
 pub use faults::{Fault, Method};
 
 /// How long a stopped upstream's tasks may take to end.
@@ -55,6 +56,8 @@ pub struct Upstream {
     tls: Option<Arc<rustls::ServerConfig>>,
     state: Arc<State>,
     running: Option<Scope>,
+    /// Kept for a restart while nothing runs.
+    port: Option<ClosedPort>,
 }
 
 /// What an upstream will be.
@@ -207,7 +210,7 @@ impl Builder {
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], self.port));
         let tls = self.tls.map(|tls| tls.server_config());
-        let mut upstream = Upstream { addr, tls, state: Arc::new(state), running: None };
+        let mut upstream = Upstream { addr, tls, state: Arc::new(state), running: None, port: None };
         upstream.restart().await;
         upstream
     }
@@ -319,6 +322,7 @@ impl Upstream {
     pub async fn stop(&mut self) {
         if let Some(scope) = self.running.take() {
             scope.shutdown(STOP_MAX).await.expect("the fake upstream's tasks end");
+            self.port = Some(ClosedPort::at(self.addr));
         }
     }
 
@@ -327,6 +331,7 @@ impl Upstream {
         self.stop().await;
         let listener = TcpListener::bind(self.addr).await.expect("a free port for the fake upstream");
         self.addr = listener.local_addr().expect("a bound address");
+        self.port = None;
         let scope = Scope::new();
         let accept = server::accept_loop(listener, self.tls.clone(), Arc::clone(&self.state), scope.clone());
         scope.spawn("fake upstream", accept);
