@@ -427,6 +427,9 @@ mod tests {
             "SELECT * FROM items, s.items",
             "SELECT * FROM information_schema.tables, items",
             "SELECT * FROM unknown",
+            "SELECT id FROM s.items WHERE EXISTS (SELECT 1 FROM items WHERE items.id = s.items.id)",
+            "SELECT id FROM s.items WHERE EXISTS (SELECT 1 FROM orders AS items WHERE items.id = s.items.id)",
+            "WITH \"s.items\" AS (SELECT 1 AS id) SELECT * FROM s.items",
         ];
         let shown: Vec<String> =
             cases.iter().map(|sql| format!("{sql}\n  -> {}", rewritten(sql).unwrap_err())).collect();

@@ -14,8 +14,6 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::{Parameters, QueryError};
 
-/// A statement may not be longer than this, in bytes.
-const SQL_LEN_MAX: usize = 4 << 20;
 /// How deep parentheses, subqueries and the like may nest.
 const NESTING_MAX: usize = 100;
 
@@ -40,11 +38,8 @@ pub(super) struct Explain {
 /// # Errors
 /// Not one statement, not SQL, not reading, or parameters that do not fit.
 pub(super) fn parse(sql: &str, parameters: &Parameters) -> Result<Parsed, QueryError> {
-    if sql.len() > SQL_LEN_MAX {
-        return Err(invalid(format!(
-            "the statement has {} bytes, at most {SQL_LEN_MAX} are read",
-            sql.len()
-        )));
+    if let Some(message) = super::limits::excess(sql) {
+        return Err(invalid(message));
     }
     let mut statement = parse_one(sql)?;
     bind(&mut statement, parameters)?;
