@@ -72,7 +72,8 @@ pub fn main() -> ExitCode {
 
 /// Runs a command on a runtime of its own.
 fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    match builder.enable_all().thread_stack_size(crate::query::STACK_SIZE).build() {
         Ok(runtime) => {
             let code = runtime.block_on(command);
             // Nothing that still runs may keep the process alive.

@@ -4,11 +4,12 @@
 //! this query cannot be forwarded. Views are inlined as derived tables. Names keep their scope: a CTE
 //! that shadows a dataset stays a CTE, and a remote name that a CTE would capture is not sent.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut, With,
+    SetExpr, TableAlias, TableFactor, VisitMut, VisitorMut, With,
 };
 
 use crate::name::DatasetName;
@@ -34,8 +35,8 @@ pub(super) type Lookup<'a> = dyn Fn(&[String]) -> Option<Meaning<'a>> + 'a;
 #[derive(Debug)]
 pub(super) struct Rewritten {
     pub query: Query,
-    /// A qualifier was dropped somewhere (`schema.table.column`), so that the upstream may name an
-    /// unaliased output column differently.
+    /// A schema was dropped somewhere (`FROM schema.table`, `schema.table.column`), so that the upstream
+    /// may name an unaliased output column differently.
     pub requalified: bool,
 }
 
@@ -55,11 +56,23 @@ fn rewrite_within(
     depth: usize,
 ) -> Result<Rewritten, Unforwardable> {
     let mut query = query.clone();
-    let mut rewriter =
-        Rewriter { lookup, captors, depth, scopes: Vec::new(), withs: Vec::new(), requalified: false };
-    match query.visit(&mut rewriter) {
-        ControlFlow::Continue(()) => Ok(Rewritten { query, requalified: rewriter.requalified }),
-        ControlFlow::Break(reason) => Err(Unforwardable(reason)),
+    let mut rewriter = Rewriter {
+        lookup,
+        captors,
+        depth,
+        scopes: Vec::new(),
+        withs: Vec::new(),
+        called: Called::default(),
+        requalified: false,
+    };
+    if let ControlFlow::Break(reason) = query.visit(&mut rewriter) {
+        return Err(Unforwardable(reason));
+    }
+    match rewriter.called.clash() {
+        Some(name) => {
+            Err(Unforwardable(format!("two tables would both be called `{name}` without their schemas")))
+        }
+        None => Ok(Rewritten { query, requalified: rewriter.requalified }),
     }
 }
 
@@ -74,7 +87,55 @@ struct Rewriter<'l, 'a> {
     /// WITH clauses taken out of queries that are being visited: their bodies are visited with the
     /// names that are in scope there, which the plain order of the visitor does not know.
     withs: Vec<Option<With>>,
+    called: Called,
     requalified: bool,
+}
+
+/// What the tables of a query are called, wherever in it they stand.
+#[derive(Default)]
+struct Called {
+    /// Tables that stand with their schema and without alias, by the name that they have upstream.
+    qualified: HashMap<String, HashSet<Vec<String>>>,
+    /// All other names: aliases, CTEs, tables without schema.
+    plain: HashSet<String>,
+}
+
+impl Called {
+    fn add(&mut self, factor: &TableFactor) {
+        if let Some(alias) = alias_of(factor) {
+            self.plain.insert(normalise(&alias.name));
+            return;
+        }
+        let TableFactor::Table { name, .. } = factor else { return };
+        let Some(mut parts) = normalised(name) else { return };
+        match (parts.len(), parts.last().cloned()) {
+            (1, _) => self.plain.extend(parts.pop()),
+            (_, Some(last)) => {
+                self.qualified.entry(last).or_default().insert(parts);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// A name that would mean one table here and perhaps another one upstream: in a correlated subquery
+    /// `a.t.id` and `b.t.id` would both become `t.id`.
+    fn clash(&self) -> Option<&str> {
+        let clashes =
+            |(name, tables): &(&String, &HashSet<_>)| tables.len() > 1 || self.plain.contains(*name);
+        self.qualified.iter().find(clashes).map(|(name, _)| name.as_str())
+    }
+}
+
+fn alias_of(factor: &TableFactor) -> Option<&TableAlias> {
+    match factor {
+        TableFactor::Table { alias, .. }
+        | TableFactor::Derived { alias, .. }
+        | TableFactor::TableFunction { alias, .. }
+        | TableFactor::Function { alias, .. }
+        | TableFactor::UNNEST { alias, .. }
+        | TableFactor::NestedJoin { alias, .. } => alias.as_ref(),
+        _ => None,
+    }
 }
 
 impl VisitorMut for Rewriter<'_, '_> {
@@ -100,7 +161,6 @@ impl VisitorMut for Rewriter<'_, '_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
-        self.refuse_equal_aliases(&select.from)?;
         for item in &mut select.projection {
             if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
             {
@@ -111,6 +171,8 @@ impl VisitorMut for Rewriter<'_, '_> {
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {
+        self.called.add(factor);
+        let is_plain = is_plain_table(factor);
         let TableFactor::Table { name, alias, args: None, .. } = factor else {
             return ControlFlow::Continue(());
         };
@@ -121,12 +183,15 @@ impl VisitorMut for Rewriter<'_, '_> {
             return ControlFlow::Continue(());
         }
         match (self.lookup)(&parts) {
+            _ if !is_plain => ControlFlow::Break(format!("`{name}` is read with more than an alias")),
             Some(Meaning::Dataset { name: local, remote }) => {
                 self.refuse_capture(remote)?;
+                self.requalified |= parts.len() > 1 && alias.is_none();
                 rename(name, alias, local, remote);
                 ControlFlow::Continue(())
             }
             Some(Meaning::View { name: local, query }) => {
+                self.requalified |= parts.len() > 1 && alias.is_none();
                 let derived = self.inline(local, query, alias.take())?;
                 *factor = derived;
                 ControlFlow::Continue(())
@@ -154,6 +219,9 @@ impl Rewriter<'_, '_> {
     fn visit_ctes(&mut self, with: &mut With) -> ControlFlow<String> {
         for cte in &mut with.cte_tables {
             let name = normalise(&cte.alias.name);
+            if name.contains('.') {
+                return ControlFlow::Break(format!("the CTE `{name}` reads like a table with its schema"));
+            }
             if with.recursive && (self.lookup)(std::slice::from_ref(&name)).is_some() {
                 return ControlFlow::Break(format!("the recursive CTE `{name}` has the name of a dataset"));
             }
@@ -220,33 +288,6 @@ impl Rewriter<'_, '_> {
             self.requalified = true;
         }
     }
-
-    /// `a.t, b.t` in one FROM would both go by `t` upstream.
-    fn refuse_equal_aliases(&self, from: &[TableWithJoins]) -> ControlFlow<String> {
-        let mut seen = Vec::new();
-        for factor in from.iter().flat_map(factors) {
-            if let TableFactor::Table { name, alias: None, .. } = factor
-                && let Some(last) = normalised(name).and_then(|mut parts| parts.pop())
-            {
-                if seen.contains(&last) {
-                    return ControlFlow::Break(format!("two tables of one FROM are called `{last}`"));
-                }
-                seen.push(last);
-            }
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn factors(table: &TableWithJoins) -> Vec<&TableFactor> {
-    let joined = table.joins.iter().map(|join| &join.relation);
-    std::iter::once(&table.relation)
-        .chain(joined)
-        .flat_map(|factor| match factor {
-            TableFactor::NestedJoin { table_with_joins, alias: None } => factors(table_with_joins),
-            other => vec![other],
-        })
-        .collect()
 }
 
 /// Puts the remote name in, and the local one as alias where the two differ.
@@ -263,6 +304,31 @@ fn rename(
     *name = ObjectName(
         remote.parts.iter().map(|part| ObjectNamePart::Identifier(Ident::with_quote('"', part))).collect(),
     );
+}
+
+/// Whether a table stands without sampling, hints, time travel and the like.
+fn is_plain_table(factor: &TableFactor) -> bool {
+    match factor {
+        TableFactor::Table {
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
+            ..
+        } => {
+            with_hints.is_empty()
+                && version.is_none()
+                && !with_ordinality
+                && partitions.is_empty()
+                && json_path.is_none()
+                && sample.is_none()
+                && index_hints.is_empty()
+        }
+        _ => true,
+    }
 }
 
 fn table_alias(name: &str) -> TableAlias {
@@ -361,6 +427,9 @@ mod tests {
             "SELECT * FROM items, s.items",
             "SELECT * FROM information_schema.tables, items",
             "SELECT * FROM unknown",
+            "SELECT id FROM s.items WHERE EXISTS (SELECT 1 FROM items WHERE items.id = s.items.id)",
+            "SELECT id FROM s.items WHERE EXISTS (SELECT 1 FROM orders AS items WHERE items.id = s.items.id)",
+            "WITH \"s.items\" AS (SELECT 1 AS id) SELECT * FROM s.items",
         ];
         let shown: Vec<String> =
             cases.iter().map(|sql| format!("{sql}\n  -> {}", rewritten(sql).unwrap_err())).collect();

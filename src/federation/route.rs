@@ -1,5 +1,7 @@
 //! Which way a statement is answered: forwarded whole, or planned here over scans.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,7 +9,7 @@ use arc_swap::ArcSwap;
 use datafusion::common::TableReference;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, TableFactor, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use crate::config::{self, Diagnostic};
@@ -15,7 +17,7 @@ use crate::name::DatasetName;
 use crate::upstream::Upstream;
 
 use super::registry::{Entry, Kind, Named, Names, Reason, State, View, parts_of};
-use super::rewrite::{Meaning, rewrite};
+use super::rewrite::{Meaning, normalised, rewrite};
 use super::table::speaks_datafusion;
 use super::{Federation, RemoteDataset};
 
@@ -117,7 +119,8 @@ impl Federation {
                 return Err("its datasets live on more than one upstream".to_owned());
             }
         }
-        let lookup = |parts: &[String]| self.meaning(parts);
+        // What this statement does not read must not be sent, whatever the names are.
+        let lookup = |parts: &[String]| self.meaning(parts, &datasets);
         let rewritten = rewrite(query, &lookup).map_err(|reason| reason.0)?;
         let sql = rewritten.query.to_string();
         if sql.len() > FORWARD_LEN_MAX {
@@ -177,15 +180,17 @@ impl Federation {
         Ok(found)
     }
 
-    fn meaning(&self, parts: &[String]) -> Option<Meaning<'_>> {
+    fn meaning(&self, parts: &[String], datasets: &[usize]) -> Option<Meaning<'_>> {
         match self.inner.names.find(parts)? {
             Named::Local => Some(Meaning::Local),
             Named::Entry(at) => {
                 let entry = &self.inner.entries[at];
-                Some(match &entry.kind {
-                    Kind::Dataset { remote, .. } => Meaning::Dataset { name: &entry.name, remote },
-                    Kind::View(view) => Meaning::View { name: &entry.name, query: &view.query },
-                })
+                match &entry.kind {
+                    Kind::Dataset { remote, .. } => {
+                        datasets.contains(&at).then_some(Meaning::Dataset { name: &entry.name, remote })
+                    }
+                    Kind::View(view) => Some(Meaning::View { name: &entry.name, query: &view.query }),
+                }
             }
         }
     }
@@ -209,10 +214,42 @@ fn suggest(name: &str, names: &[String]) -> String {
     }
 }
 
-/// The relations that a statement reads, CTEs left out. A statement that cannot be walked has none: it
-/// does not plan either.
+/// The relations that a statement reads, CTEs and table functions left out. A statement that cannot be
+/// walked has none: it does not plan either.
 fn references(statement: &Statement) -> Vec<TableReference> {
-    resolve_table_references(statement, true).map(|(tables, _)| tables).unwrap_or_default()
+    let mut tables = resolve_table_references(statement, true).map(|(tables, _)| tables).unwrap_or_default();
+    let mut factors = Factors::default();
+    if let Statement::Statement(inner) = statement {
+        // It never breaks.
+        let _ = inner.visit(&mut factors);
+    }
+    tables.retain(|table| {
+        let parts = parts_of(table);
+        !factors.functions.contains(&parts) || factors.tables.contains(&parts)
+    });
+    tables
+}
+
+/// The names that stand in FROM: those that are called, `generate_series(1, 3)`, and those that are not.
+#[derive(Default)]
+struct Factors {
+    functions: HashSet<Vec<String>>,
+    tables: HashSet<Vec<String>>,
+}
+
+impl Visitor for Factors {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Table { name, args: None, .. } => self.tables.extend(normalised(name)),
+            TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => {
+                self.functions.extend(normalised(name));
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// The query inside a statement, where it is one.

@@ -225,7 +225,7 @@ impl Engine {
         let sent = forward.upstream.query(&forward.sql).await;
         let stream = sent.map_err(|source| self.upstream_error(forward, source))?;
         let promised = promised_schema(forward, &stream.schema, plan);
-        self.promises.insert(Promised::of(forward), Arc::clone(&promised));
+        self.promises.insert(Promised::of(forward), Arc::clone(&stream.schema));
         let (engine, forward) = (self.clone(), forward.clone());
         let schema = Arc::clone(&promised);
         let batches = stream.batches.map(move |batch| {
@@ -241,12 +241,12 @@ impl Engine {
     async fn promise(&self, forward: &Forward, plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
         let key = Promised::of(forward);
         if let Some(schema) = self.promises.get(&key) {
-            return Ok(schema);
+            return Ok(promised_schema(forward, &schema, plan));
         }
         let sent = forward.upstream.plan(&forward.sql).await;
         let planned = sent.map_err(|source| self.upstream_error(forward, source))?;
         let schema = promised_schema(forward, &planned.schema, plan);
-        self.promises.insert(key, Arc::clone(&schema));
+        self.promises.insert(key, planned.schema);
         Ok(schema)
     }
 

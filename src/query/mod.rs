@@ -3,6 +3,7 @@
 mod engine;
 mod error;
 mod explain;
+mod limits;
 mod statement;
 
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use crate::name::{DatasetName, QueryId};
 
 pub use engine::{Engine, Options};
 pub use error::QueryError;
+pub use limits::STACK_SIZE;
 
 /// The parameters of a statement: `$1, $2`, `?`, or `$name`.
 #[derive(Debug, Clone, Default)]

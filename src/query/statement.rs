@@ -7,14 +7,13 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Statement as SqlStatement, UnaryOperator, Value, VisitMut, VisitorMut,
+    Expr, Statement as SqlStatement, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::{Parameters, QueryError};
 
-/// A statement may not be longer than this, in bytes.
-const SQL_LEN_MAX: usize = 4 << 20;
 /// How deep parentheses, subqueries and the like may nest.
 const NESTING_MAX: usize = 100;
 
@@ -39,11 +38,8 @@ pub(super) struct Explain {
 /// # Errors
 /// Not one statement, not SQL, not reading, or parameters that do not fit.
 pub(super) fn parse(sql: &str, parameters: &Parameters) -> Result<Parsed, QueryError> {
-    if sql.len() > SQL_LEN_MAX {
-        return Err(invalid(format!(
-            "the statement has {} bytes, at most {SQL_LEN_MAX} are read",
-            sql.len()
-        )));
+    if let Some(message) = super::limits::excess(sql) {
+        return Err(invalid(message));
     }
     let mut statement = parse_one(sql)?;
     bind(&mut statement, parameters)?;
@@ -121,7 +117,11 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
         Statement::Explain(explain) => return bind(&mut explain.statement, parameters),
         _ => return Ok(()),
     };
-    let mut binder = Binder { parameters, used: vec![false; parameters.len()], next: 0 };
+    let mut marks = Marks::default();
+    // It never breaks.
+    let _ = Visit::visit(sql, &mut marks);
+    marks.0.sort_unstable();
+    let mut binder = Binder { parameters, used: vec![false; parameters.len()], marks: marks.0 };
     if let ControlFlow::Break(error) = sql.visit(&mut binder) {
         return Err(error);
     }
@@ -134,8 +134,26 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
 struct Binder<'a> {
     parameters: &'a Parameters,
     used: Vec<bool>,
-    /// The place of the next `?`.
-    next: usize,
+    /// Where each `?` stands in the text.
+    marks: Vec<Location>,
+}
+
+/// Finds every `?`. They count in the order of the text, which is not always that of the tree:
+/// `TRIM(? FROM ?)`, `OFFSET ? LIMIT ?`.
+#[derive(Default)]
+struct Marks(Vec<Location>);
+
+impl Visitor for Marks {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Value(value) = expr
+            && matches!(&value.value, Value::Placeholder(name) if name == "?")
+        {
+            self.0.push(value.span.start);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl VisitorMut for Binder<'_> {
@@ -144,7 +162,7 @@ impl VisitorMut for Binder<'_> {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
         let Expr::Value(value) = &expr else { return ControlFlow::Continue(()) };
         let Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
-        match self.find(name).and_then(|at| literal(name, self.parameters.value(at))) {
+        match self.find(name, value.span.start).and_then(|at| literal(name, self.parameters.value(at))) {
             Ok(bound) => {
                 *expr = bound;
                 ControlFlow::Continue(())
@@ -155,13 +173,13 @@ impl VisitorMut for Binder<'_> {
 }
 
 impl Binder<'_> {
-    fn find(&mut self, placeholder: &str) -> Result<usize, QueryError> {
+    fn find(&mut self, placeholder: &str, place: Location) -> Result<usize, QueryError> {
         let name = placeholder.trim_start_matches(['$', ':', '@']);
         let found = match (placeholder, name.parse::<usize>()) {
             ("?", _) => {
-                self.next += 1;
-                Some(self.next - 1)
-                    .filter(|at| matches!(self.parameters, Parameters::Positional(all) if *at < all.len()))
+                let is_sent =
+                    |at: &usize| matches!(self.parameters, Parameters::Positional(all) if *at < all.len());
+                self.marks.binary_search(&place).ok().filter(is_sent)
             }
             (_, Ok(number)) if matches!(self.parameters, Parameters::Positional(_)) => {
                 number.checked_sub(1).filter(|at| *at < self.parameters.len())
@@ -273,6 +291,14 @@ mod tests {
         );
         assert_eq!(bound("SELECT $a, $b", json!({"$a": true, "b": 1.5})), "SELECT true, 1.5");
         assert_eq!(bound("SELECT ? + ?", json!([1, 2])), "SELECT 1 + 2");
+    }
+
+    #[test]
+    fn question_marks_count_in_the_order_of_the_text() {
+        assert_eq!(
+            bound("SELECT TRIM(BOTH ? FROM ?)\nFROM t OFFSET ? LIMIT ?", json!(["x", "xax", 1, 2])),
+            "SELECT TRIM(BOTH 'x' FROM 'xax') FROM t LIMIT 2 OFFSET 1"
+        );
     }
 
     #[test]
