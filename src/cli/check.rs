@@ -18,6 +18,9 @@ use super::misconfigured;
 /// How many upstreams, and datasets of one upstream, are looked at together.
 const PARALLEL: usize = 8;
 
+/// How many datasets of one failure are named.
+const NAMES_SHOWN_MAX: usize = 5;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// A spicepod file, or a directory that holds spicepod.yaml.
@@ -34,7 +37,8 @@ struct Row {
     /// `ok`, `failed` or `-` for each of [`STEPS`].
     steps: [&'static str; STEPS.len()],
     detail: String,
-    failed: bool,
+    /// Why the dataset cannot be reached; told below the table, where it has room.
+    failure: Option<String>,
 }
 
 const STEPS: [(Step, &str); 5] = [
@@ -65,7 +69,8 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
     say!();
     let rows = check_all(datasets).await;
     print_rows(&rows);
-    match rows.iter().filter(|row| row.failed).count() {
+    print_failures(&rows);
+    match rows.iter().filter(|row| row.failure.is_some()).count() {
         0 => ExitCode::SUCCESS,
         failed => {
             say!();
@@ -119,7 +124,7 @@ async fn check_table(dataset: &RemoteDataset, seen: &[Step]) -> Row {
             });
             let detail =
                 format!("{} from {}", counted(schema.fields().len(), "column"), dataset.upstream.endpoint());
-            Row { dataset: dataset.name.to_string(), steps, detail, failed: false }
+            Row { dataset: dataset.name.to_string(), steps, detail, failure: None }
         }
         Err(error) => Row::failed(dataset, seen, &error),
     }
@@ -133,7 +138,8 @@ impl Row {
             step if seen.contains(&step) => "ok",
             _ => "-",
         });
-        Self { dataset: dataset.name.to_string(), steps, detail: error.to_string(), failed: true }
+        let detail = dataset.upstream.endpoint();
+        Self { dataset: dataset.name.to_string(), steps, detail, failure: Some(error.to_string()) }
     }
 }
 
@@ -144,5 +150,26 @@ fn print_rows(rows: &[Row]) {
     for row in rows {
         let steps: Vec<String> = row.steps.iter().map(|step| format!("{step:<7}")).collect();
         say!("{:width$}  {}  {}", row.dataset, steps.join(" "), row.detail);
+    }
+}
+
+/// Each distinct failure once, with the datasets that it keeps away.
+fn print_failures(rows: &[Row]) {
+    let mut told: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in rows {
+        let Some(failure) = row.failure.as_deref() else { continue };
+        match told.iter_mut().find(|(known, _)| *known == failure) {
+            Some((_, datasets)) => datasets.push(&row.dataset),
+            None => told.push((failure, vec![&row.dataset])),
+        }
+    }
+    for (failure, datasets) in told {
+        let shown: Vec<&str> = datasets.iter().take(NAMES_SHOWN_MAX).copied().collect();
+        let more = match datasets.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        say!();
+        say!("{}{more}: {failure}", shown.join(", "));
     }
 }

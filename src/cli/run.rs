@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::app::{self, Addresses, App, Listeners, Plan};
 use crate::config::{self, Spicepod};
-use crate::query::{DatasetState, DatasetStatus, Engine};
+use crate::query::{DatasetState, DatasetStatus, Engine, QueryError};
 use crate::telemetry;
 
 use super::{fail, misconfigured};
@@ -127,7 +127,14 @@ fn state_line(dataset: &DatasetStatus) -> String {
     match &dataset.state {
         DatasetState::Ready => format!("ready       {}", dataset.from),
         DatasetState::Initializing => format!("connecting  {}", dataset.from),
-        DatasetState::Error(reason) => format!("error       {reason}; trying again"),
+        DatasetState::Error(reason) => {
+            // The line begins with the dataset already.
+            let reason = match reason.as_ref() {
+                QueryError::Upstream { source, .. } => source.to_string(),
+                other => other.to_string(),
+            };
+            format!("error       {reason}; trying again")
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod table;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 
 use crate::config::{self, Diagnostic};
@@ -69,6 +70,8 @@ pub struct Federation {
 
 struct Inner {
     context: SessionContext,
+    /// Plans filters again, to prove them; knows functions, needs no tables.
+    planner: Arc<SessionState>,
     /// Datasets in the order of the spicepod, then views.
     entries: Vec<Entry>,
     names: Names,
@@ -91,9 +94,9 @@ impl Federation {
         let context = registry::session(entries.iter().map(|entry| &entry.name), target_partitions)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
-        Ok(Self {
-            inner: Arc::new(Inner { context, entries, names, groups, views: tokio::sync::Mutex::default() }),
-        })
+        let planner = Arc::new(context.state());
+        let views = tokio::sync::Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { context, planner, entries, names, groups, views }) })
     }
 
     /// Starts reaching the upstreams; each heals by itself for as long as `scope` lives. At most

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::view::ViewTable;
-use datafusion::execution::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use futures::StreamExt;
@@ -107,8 +106,11 @@ impl Keeper {
     async fn bring_up(&self) -> bool {
         let Some(upstream) = self.member_upstream() else { return true };
         if let Err(error) = upstream.verify(|_, _| ()).await {
-            for at in &self.group().members {
-                self.fail(&self.federation.inner.entries[*at], Reason::Upstream(error.clone()));
+            let reason = Reason::Upstream(error);
+            let members = &self.group().members;
+            let news = members.iter().filter(|at| self.fail(**at, reason.clone())).count();
+            if news > 0 {
+                tracing::warn!(datasets = members.len(), %reason, "upstream not reached, trying again");
             }
             self.federation.plan_views().await;
             return false;
@@ -136,16 +138,18 @@ impl Keeper {
         match upstream.table_schema(remote, &sql).await {
             Ok(schema) => match self.register(entry, upstream, remote, &schema) {
                 Ok(()) => true,
-                Err(error) => {
-                    self.fail(entry, Reason::Unusable(error.to_string()));
-                    false
-                }
+                Err(error) => self.not_loaded(at, Reason::Unusable(error.to_string())),
             },
-            Err(error) => {
-                self.fail(entry, Reason::Upstream(error));
-                false
-            }
+            Err(error) => self.not_loaded(at, Reason::Upstream(error)),
         }
+    }
+
+    fn not_loaded(&self, at: usize, reason: Reason) -> bool {
+        if self.fail(at, reason.clone()) {
+            let dataset = &self.federation.inner.entries[at].name;
+            tracing::warn!(%dataset, %reason, "dataset not loaded, trying again");
+        }
+        false
     }
 
     fn register(
@@ -158,10 +162,10 @@ impl Keeper {
         let was = entry.state.load();
         if was.schema() != Some(schema) {
             let context = &self.federation.inner.context;
-            let planner: Arc<SessionState> = Arc::new(context.state());
             let (upstream, remote) = (Arc::clone(upstream), remote.clone());
+            let planner = &self.federation.inner.planner;
             let table =
-                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), &planner)?;
+                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?;
             context.register_table(entry.reference(), Arc::new(table))?;
         }
         if !matches!(was.as_ref(), State::Ready { .. }) {
@@ -171,18 +175,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Logs a change of the reason once, not every attempt.
-    fn fail(&self, entry: &Entry, reason: Reason) {
+    /// Whether this reason is news: a change is logged once, not every attempt.
+    fn fail(&self, at: usize, reason: Reason) -> bool {
+        let entry = &self.federation.inner.entries[at];
         let was = entry.state.load();
         let (same, since) = match was.as_ref() {
             State::Error { reason: old, since, .. } => (old.to_string() == reason.to_string(), *since),
             _ => (false, SystemTime::now()),
         };
-        if !same {
-            tracing::warn!(dataset = %entry.name, %reason, "dataset not ready, trying again");
-        }
         let schema = was.schema().cloned();
         entry.state.store(Arc::new(State::Error { reason, schema, since }));
+        !same
     }
 }
 
