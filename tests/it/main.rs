@@ -17,6 +17,7 @@ mod ranks;
 
 mod clients;
 mod diagnostics;
+mod differential;
 mod federation;
 mod frontends;
 mod messages;
