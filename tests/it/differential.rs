@@ -25,7 +25,7 @@ use crate::support::sidecar::Sidecar;
 use crate::support::spicepod::{Dataset, spicepod};
 use crate::support::upstream::Upstream;
 
-const STATEMENTS: usize = 200;
+const STATEMENTS: usize = 150;
 const SEED: u64 = 20_261_121;
 
 const VIEWS: &str = "views:\n  - name: rich\n    sql: select id, k, price from t where price > 1\n  - name: \
