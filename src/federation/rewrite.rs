@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, TableAlias, TableFactor, VisitMut, VisitorMut, With,
+    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, VisitMut, VisitorMut, With,
 };
 
 use crate::name::DatasetName;
@@ -72,6 +72,9 @@ fn rewrite_within(
         Some(name) => {
             Err(Unforwardable(format!("two tables would both be called `{name}` without their schemas")))
         }
+        None if rewriter.called.merges && rewriter.requalified => {
+            Err(Unforwardable("a NATURAL join or USING chooses its columns by the schemas too".to_owned()))
+        }
         None => Ok(Rewritten { query, requalified: rewriter.requalified }),
     }
 }
@@ -98,10 +101,15 @@ struct Called {
     qualified: HashMap<String, HashSet<Vec<String>>>,
     /// All other names: aliases, CTEs, tables without schema.
     plain: HashSet<String>,
+    /// Somewhere a join makes one column of two. Which of the two stays goes by the names of the tables.
+    merges: bool,
 }
 
 impl Called {
     fn add(&mut self, factor: &TableFactor) {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
+            self.merges |= table_with_joins.joins.iter().any(merges);
+        }
         if let Some(alias) = alias_of(factor) {
             self.plain.insert(normalise(&alias.name));
             return;
@@ -123,6 +131,21 @@ impl Called {
         let clashes =
             |(name, tables): &(&String, &HashSet<_>)| tables.len() > 1 || self.plain.contains(*name);
         self.qualified.iter().find(clashes).map(|(name, _)| name.as_str())
+    }
+}
+
+/// Whether a join is NATURAL or has USING; of a join that is not known it is assumed.
+fn merges(join: &Join) -> bool {
+    match &join.join_operator {
+        JoinOperator::Join(on)
+        | JoinOperator::Inner(on)
+        | JoinOperator::Left(on)
+        | JoinOperator::LeftOuter(on)
+        | JoinOperator::Right(on)
+        | JoinOperator::RightOuter(on)
+        | JoinOperator::FullOuter(on)
+        | JoinOperator::CrossJoin(on) => !matches!(on, JoinConstraint::On(_) | JoinConstraint::None),
+        _ => true,
     }
 }
 
@@ -161,6 +184,7 @@ impl VisitorMut for Rewriter<'_, '_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
+        self.called.merges |= select.from.iter().flat_map(|table| &table.joins).any(merges);
         for item in &mut select.projection {
             if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
             {

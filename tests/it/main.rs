@@ -18,6 +18,7 @@ mod ranks;
 mod cli;
 mod clients;
 mod diagnostics;
+mod differential;
 mod federation;
 mod frontends;
 mod messages;
