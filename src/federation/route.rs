@@ -409,3 +409,52 @@ fn place_views(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::config::Span;
+
+    use super::*;
+
+    fn problems(views: &[(&str, &str)]) -> Vec<String> {
+        let names: Vec<DatasetName> = ["orders", "sales.items"].map(|name| name.parse().unwrap()).into();
+        let views: Vec<config::View> = views
+            .iter()
+            .map(|(name, sql)| config::View {
+                name: name.parse().unwrap(),
+                description: None,
+                metadata: BTreeMap::new(),
+                sql: (*sql).to_owned(),
+                at: Span { line: 1, column: 1, len: 1 },
+            })
+            .collect();
+        let names: Vec<&DatasetName> = names.iter().collect();
+        let told = view_problems(&names, &views).into_iter();
+        told.map(|problem| format!("{} | {}", problem.message, problem.help.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn views_may_stand_in_any_order() {
+        let none: Vec<String> = Vec::new();
+        assert_eq!(problems(&[("b", "SELECT * FROM a"), ("a", "SELECT * FROM orders, sales.items")]), none);
+        assert_eq!(problems(&[("t", "SELECT * FROM information_schema.tables")]), none);
+    }
+
+    #[test]
+    fn every_view_that_is_wrong_is_told() {
+        let told = problems(&[
+            ("a", "SELECT * FROM oders"),
+            ("b", "SELECT FROM WHERE"),
+            ("c", "DELETE FROM orders"),
+            ("d", "SELECT 1; SELECT 2"),
+        ]);
+        insta::assert_snapshot!(told.join("\n"));
+        let circle =
+            problems(&[("x", "SELECT * FROM y"), ("y", "SELECT * FROM x"), ("z", "SELECT * FROM orders")]);
+        insta::assert_snapshot!(circle.join("\n"));
+        let itself = problems(&[("x", "SELECT * FROM x")]);
+        insta::assert_snapshot!(itself.join("\n"));
+    }
+}
