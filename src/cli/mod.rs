@@ -15,6 +15,7 @@ mod fetch;
 mod health;
 mod run;
 mod schema;
+mod signals;
 mod sql;
 
 use std::future::Future;

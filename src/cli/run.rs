@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::app::{self, Addresses, App, Listeners, Plan};
@@ -13,6 +12,7 @@ use crate::config::{self, Spicepod};
 use crate::query::{DatasetState, DatasetStatus, Engine, QueryError};
 use crate::telemetry;
 
+use super::signals::StopSignals;
 use super::{fail, misconfigured};
 
 /// How long the start screen waits for the datasets' first states.
@@ -54,6 +54,10 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     };
     telemetry::init_log(app::verbosity(&plan.spicepod));
     eprint!("{}", plan.spicepod.shown_warnings());
+    let mut signals = match StopSignals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
     let metrics = match telemetry::init_metrics() {
         Ok(metrics) => metrics,
         Err(error) => return fail(&format!("cannot start metrics: {error}")),
@@ -69,10 +73,10 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     let app = App::start(plan, listeners, metrics);
     print_addresses(&name, app.addresses);
     tokio::select! {
-        () = print_datasets(&app.engine) => stop_signal().await,
-        () = stop_signal() => {}
+        () = print_datasets(&app.engine) => signals.next().await,
+        () = signals.next() => {}
     }
-    drain(&app).await
+    drain(&app, &mut signals).await
 }
 
 /// Where everything is answered; the harness of the tests and people read the same lines.
@@ -138,25 +142,8 @@ fn state_line(dataset: &DatasetStatus) -> String {
     }
 }
 
-/// Resolves at SIGTERM or Ctrl-C.
-pub(super) async fn stop_signal() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
-            // Without the handler the default action ends the process, which is what is asked.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-}
-
 /// Lets running queries end; a second signal ends at once.
-pub(super) async fn drain(app: &App) -> ExitCode {
+pub(super) async fn drain(app: &App, signals: &mut StopSignals) -> ExitCode {
     tracing::info!("stopping: running queries may end, a second signal ends at once");
     tokio::select! {
         drained = app.shutdown() => match drained {
@@ -166,7 +153,7 @@ pub(super) async fn drain(app: &App) -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        () = stop_signal() => ExitCode::FAILURE,
+        () = signals.next() => ExitCode::FAILURE,
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn forwarded(forward: &Forward, received: Option<Received>) -> Result
         ("upstream_sql", forward.sql.clone()),
     ];
     if let Some(Received { rows: count, batches, bytes }) = received {
-        rows.push(("received", format!("{count} rows in {batches} batches, {bytes} bytes in memory")));
+        rows.push(("received", format!("rows={count}, batches={batches}, bytes={bytes}")));
     }
     batch(rows)
 }

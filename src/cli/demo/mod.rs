@@ -22,7 +22,8 @@ use crate::query::DatasetState;
 use crate::telemetry::{self, Verbosity};
 
 use super::fail;
-use super::run::{drain, print_addresses, stop_signal};
+use super::run::{drain, print_addresses};
+use super::signals::StopSignals;
 
 pub(crate) use upstream::{UpstreamArgs, run as run_upstream};
 
@@ -44,10 +45,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) async fn run(args: DemoArgs) -> ExitCode {
     telemetry::init_log(Verbosity::Quiet);
+    let mut signals = match StopSignals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
     // A signal before the demo serves drops what was started: the upstream ends, the directory goes.
     let shown = tokio::select! {
         shown = show(&args) => shown,
-        () = stop_signal() => return fail("the demo was stopped"),
+        () = signals.next() => return fail("the demo was stopped"),
     };
     let demo = match shown {
         Ok(demo) => demo,
@@ -55,9 +60,9 @@ pub(super) async fn run(args: DemoArgs) -> ExitCode {
     };
     if !args.once {
         say!("Serving until Ctrl-C.");
-        stop_signal().await;
+        signals.next().await;
     }
-    drain(&demo.app).await
+    drain(&demo.app, &mut signals).await
 }
 
 /// What the demo started; dropping it ends the upstream and removes the directory.

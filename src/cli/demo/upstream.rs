@@ -29,7 +29,7 @@ use crate::task::Scope;
 use crate::telemetry::{self, Verbosity};
 
 use super::super::fail;
-use super::super::run::stop_signal;
+use super::super::signals::StopSignals;
 use super::tpch;
 
 /// The file with the CA certificate, for `spiceai_tls_ca_certificate_file`.
@@ -71,6 +71,7 @@ pub(crate) async fn run(args: UpstreamArgs) -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
     let listener = TcpListener::bind(args.flight).await?;
     let address = listener.local_addr()?;
     let door = TpchDoor::try_new(args.scale)?;
@@ -84,7 +85,7 @@ async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
     });
     say!("  flight   https://localhost:{}", address.port());
     tokio::select! {
-        () = stop_signal() => {}
+        () = signals.next() => {}
         () = stdin_end(), if args.while_stdin_open => {}
     }
     scope

@@ -88,7 +88,7 @@ pub(super) async fn ready<D: Door>(
             DatasetState::Ready if verbose => writeln!(lines, "[+] {} ok", dataset.name),
             DatasetState::Ready => Ok(()),
             DatasetState::Initializing => writeln!(lines, "[-] {} is being loaded", dataset.name),
-            DatasetState::Error(error) => writeln!(lines, "[-] {} {}", dataset.name, status::message(error)),
+            DatasetState::Error(error) => writeln!(lines, "[-] {}", status::message(error)),
         };
     }
     let (status, text) = match (is_ready, verbose) {

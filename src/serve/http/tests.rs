@@ -421,7 +421,7 @@ async fn states_are_told() {
     assert_eq!(status, 503);
     insta::assert_snapshot!(text, @"
     not ready
-    [-] t dataset `orders`: upstream https://core:50051: it went wrong (try this)
+    [-] dataset `orders`: upstream https://core:50051: it went wrong (try this)
     [-] u is being loaded
     ");
     let (_, text) = get(format!("{url}/v1/datasets?status=true")).await;
