@@ -68,9 +68,11 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, metrics);
     print_addresses(&name, app.addresses);
+    // One listener for both: a second one would not hear of a signal that came just before it was made.
+    let mut stop = std::pin::pin!(stop_signal());
     tokio::select! {
-        () = print_datasets(&app.engine) => stop_signal().await,
-        () = stop_signal() => {}
+        () = print_datasets(&app.engine) => stop.as_mut().await,
+        () = stop.as_mut() => {}
     }
     drain(&app).await
 }
