@@ -72,8 +72,6 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, metrics);
     print_addresses(&name, app.addresses);
-    // One listener for both: a second one would not hear of a signal that came just before it was made.
-    let mut stop = std::pin::pin!(stop_signal());
     tokio::select! {
         () = print_datasets(&app.engine) => signals.next().await,
         () = signals.next() => {}
