@@ -11,6 +11,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 /// A statement may not be longer than this, in bytes.
 const SQL_LEN_MAX: usize = 4 << 20;
+/// No identifier may be longer than this, in bytes: unknown ones are compared with every known one.
+const IDENTIFIER_LEN_MAX: usize = 8 << 10;
 /// So many operators may stand in one chain.
 const CHAIN_MAX: usize = 2_500;
 /// So many SELECTs may stand in one statement.
@@ -26,6 +28,10 @@ pub(super) fn excess(sql: &str) -> Option<String> {
     }
     // What is no SQL is the parser's to tell.
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().ok()?;
+    let is_long = |token: &Token| matches!(token, Token::Word(word) if word.value.len() > IDENTIFIER_LEN_MAX);
+    if tokens.iter().any(is_long) {
+        return Some(format!("an identifier of the statement has more than {IDENTIFIER_LEN_MAX} bytes"));
+    }
     let mut size = Size::default();
     tokens.iter().for_each(|token| size.add(token));
     if size.deepest > CHAIN_MAX {
@@ -126,6 +132,14 @@ mod tests {
 
     fn is_refused(start: &str, link: &str, times: usize) -> bool {
         excess(&format!("{start}{}", link.repeat(times))).is_some()
+    }
+
+    #[test]
+    fn identifiers_are_bounded_and_texts_are_not() {
+        assert!(is_refused("SELECT ", "a", 10_000));
+        assert!(!is_refused("SELECT ", "a", 8_000));
+        assert!(excess(&format!("SELECT \"{}\"", "ä".repeat(5_000))).is_some());
+        assert_eq!(excess(&format!("SELECT '{}'", "a".repeat(1_000_000))), None);
     }
 
     #[test]
