@@ -46,8 +46,7 @@ impl RemoteDataset {
     /// # Errors
     /// What the call met.
     pub async fn schema(&self) -> Result<SchemaRef, UpstreamError> {
-        let sql = format!("SELECT * FROM {}", table::remote_sql(&self.remote));
-        self.upstream.table_schema(&self.remote, &sql).await
+        table::remote_schema(&self.upstream, &self.remote).await
     }
 }
 

@@ -18,7 +18,7 @@ use crate::upstream::{ErrorKind, RemoteTableName, Upstream, UpstreamError, Upstr
 
 use super::Federation;
 use super::registry::{Entry, Kind, Reason, State, View};
-use super::table::{RemoteTable, remote_sql};
+use super::table::{RemoteTable, remote_schema};
 
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Between an alarm and the look that it asks for.
@@ -134,8 +134,7 @@ impl Keeper {
     async fn load(&self, at: usize) -> bool {
         let entry = &self.federation.inner.entries[at];
         let Kind::Dataset { upstream, remote } = &entry.kind else { return true };
-        let sql = format!("SELECT * FROM {}", remote_sql(remote));
-        match upstream.table_schema(remote, &sql).await {
+        match remote_schema(upstream, remote).await {
             Ok(schema) => match self.register(entry, upstream, remote, &schema) {
                 Ok(()) => true,
                 Err(error) => self.not_loaded(at, Reason::Unusable(error.to_string())),

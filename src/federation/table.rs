@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::name::DatasetName;
-use crate::upstream::{Flavor, RemoteTableName, Upstream};
+use crate::upstream::{Flavor, RemoteTableName, Upstream, UpstreamError};
 
 use super::filter::{Prover, quoted};
 use super::scan::{RemoteScan, Shape};
@@ -70,8 +70,19 @@ pub(super) fn speaks_datafusion(flavor: Flavor) -> bool {
     matches!(flavor, Flavor::Spice | Flavor::FlightSql { datafusion: true })
 }
 
+/// Asks the upstream for the schema of a table.
+///
+/// # Errors
+/// What the call met.
+pub(super) async fn remote_schema(
+    upstream: &Upstream,
+    table: &RemoteTableName,
+) -> Result<SchemaRef, UpstreamError> {
+    upstream.table_schema(table, &format!("SELECT * FROM {}", remote_sql(table))).await
+}
+
 /// The upstream's name of a table, every part quoted.
-pub(super) fn remote_sql(table: &RemoteTableName) -> String {
+fn remote_sql(table: &RemoteTableName) -> String {
     table.parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".")
 }
 

@@ -18,7 +18,7 @@ use crate::name::QueryId;
 use crate::upstream::{ErrorKind, UpstreamError};
 
 use super::error::{from_datafusion, not_ready};
-use super::statement::{Parsed, parse};
+use super::statement::{Explain, Parsed, parse};
 use super::{Answer, Batches, DatasetState, DatasetStatus, QueryError, Request, explain};
 
 /// Schemas promised by upstreams are remembered for this many statements, this long.
@@ -122,15 +122,14 @@ impl Engine {
         let Some(status) = self.federation.find(&exact).or_else(|| self.federation.find(&lower)) else {
             return Err(QueryError::NotFound { message: format!("table `{name}` not found") });
         };
-        match &status.state {
-            state if state.schema().is_some() => Ok(state.schema().cloned().unwrap_or_else(empty)),
-            State::Error { reason, .. } => {
-                Err(not_ready(&status.name, status.endpoint.clone(), Some(reason.clone())))
-            }
-            State::Initializing | State::Ready { .. } => {
-                Err(not_ready(&status.name, status.endpoint.clone(), None))
-            }
+        if let Some(schema) = status.state.schema() {
+            return Ok(Arc::clone(schema));
         }
+        let reason = match status.state {
+            State::Error { reason, .. } => Some(reason),
+            State::Initializing | State::Ready { .. } => None,
+        };
+        Err(not_ready(&status.name, status.endpoint, reason))
     }
 
     /// Every dataset and view with its state, in the order of the spicepod.
@@ -142,11 +141,11 @@ impl Engine {
     async fn start(&self, request: &Request) -> Result<Started, QueryError> {
         metrics::counter!("query_executions").increment(1);
         let Planned { parsed, plan, route } = self.plan(request).await?;
-        if let Some(options) = parsed.explain.clone() {
-            return self.start_explain(parsed, options, plan, route).await;
+        if let Some(explain) = parsed.explain {
+            return self.start_explain(explain, plan, route).await;
         }
         match route {
-            Route::Forward(forward) => self.start_forward(forward, parsed.statement, plan).await,
+            Route::Forward(forward) => self.start_forward(&forward, plan).await,
             Route::Scan { reason } => {
                 tracing::debug!(reason, "answered by scans");
                 self.start_scan(plan).await
@@ -201,19 +200,13 @@ impl Engine {
             .boxed()
     }
 
-    async fn start_forward(
-        &self,
-        forward: Forward,
-        statement: Statement,
-        plan: LogicalPlan,
-    ) -> Result<Started, QueryError> {
+    async fn start_forward(&self, forward: &Forward, plan: LogicalPlan) -> Result<Started, QueryError> {
         metrics::counter!("query_forwarded").increment(1);
-        let refused = match self.forward(&forward, &plan).await {
+        let refused = match self.forward(forward, &plan).await {
             Err(error) if falls_back(&error) => error,
             other => return other,
         };
         tracing::debug!(%refused, "the upstream refused the statement, answering by scans");
-        let plan = self.logical(statement).await?;
         match self.start_scan(plan).await {
             // Both tiers call it the user's fault: the upstream's words are about the user's statement.
             Err(error) if error.is_the_users() => Err(refused),
@@ -258,16 +251,15 @@ impl Engine {
 
     async fn start_explain(
         &self,
-        parsed: Parsed,
-        options: super::statement::Explain,
+        statement: Explain,
         plan: LogicalPlan,
         route: Route,
     ) -> Result<Started, QueryError> {
         let batches = match route {
             Route::Forward(forward) => {
-                let received = match options.analyze {
+                let received = match statement.analyze {
                     true => {
-                        let started = self.start_forward(forward.clone(), parsed.statement, plan).await?;
+                        let started = self.start_forward(&forward, plan).await?;
                         Some(explain::drain(started.batches).await?)
                     }
                     false => None,
@@ -275,7 +267,7 @@ impl Engine {
                 vec![explain::forwarded(&forward, received)?]
             }
             Route::Scan { reason } => {
-                let plan = self.logical(options.whole).await?;
+                let plan = self.logical(statement.whole).await?;
                 let started = self.start_scan(plan).await?;
                 let mut batches = vec![explain::scanned(&reason)?];
                 batches.extend(started.batches.try_collect::<Vec<_>>().await?);
@@ -356,10 +348,6 @@ fn dataset_status(status: Status) -> DatasetStatus {
         state,
         is_view: status.is_view,
     }
-}
-
-fn empty() -> SchemaRef {
-    Arc::new(Schema::empty())
 }
 
 /// When a query must have ended.

@@ -1,7 +1,5 @@
 //! The metrics listener: any path answers Prometheus text, `/health` answers `OK`.
 
-use std::sync::Arc;
-
 use ::http::header::CONTENT_TYPE;
 use axum::Router;
 use axum::routing::get;
@@ -9,12 +7,10 @@ use tokio::net::TcpListener;
 
 use super::listen::{self, Protocol};
 use crate::task::Scope;
+use crate::telemetry::Render;
 
 /// The text exposition format of Prometheus.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Writes every metric in the Prometheus text format.
-pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Serves metrics until the scope is cancelled and requests in flight have their answers.
 pub async fn serve(listener: TcpListener, render: Render, scope: &Scope) {
@@ -28,6 +24,8 @@ pub async fn serve(listener: TcpListener, render: Render, scope: &Scope) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::serve::fake::bind;
 
