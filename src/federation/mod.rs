@@ -16,6 +16,7 @@ mod table;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 
@@ -130,11 +131,12 @@ impl Federation {
         supervise::report(self, upstream, error);
     }
 
-    /// The same for the upstream of the dataset called `name`.
-    pub fn report_dataset(&self, name: &str, error: &UpstreamError) {
-        let entry = self.inner.entries.iter().find(|entry| entry.name.to_string() == name);
+    /// The same for the upstream that a scan read, where its failure is behind `error`.
+    pub fn report_scan(&self, error: &DataFusionError) {
+        let Some(ScanError { datasets, source }) = ScanError::find(error) else { return };
+        let entry = self.inner.entries.iter().find(|entry| datasets.first() == Some(&entry.name));
         if let Some(registry::Kind::Dataset { upstream, .. }) = entry.map(|entry| &entry.kind) {
-            self.report(upstream, error);
+            self.report(upstream, source);
         }
     }
 }

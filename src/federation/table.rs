@@ -120,7 +120,7 @@ impl TableProvider for RemoteTable {
         let (sql, shape) = self.select(projection, filters, limit);
         let schema: Schema = self.schema.project(projection)?;
         let (name, upstream) = (self.name.clone(), Arc::clone(&self.upstream));
-        Ok(Arc::new(RemoteScan::new(name, upstream, sql, shape, Arc::new(schema))))
+        Ok(Arc::new(RemoteScan::new(vec![name], upstream, sql, shape, Arc::new(schema))))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::federation::{Federation, Forward, Reason, Route, State, Status};
 use crate::name::QueryId;
-use crate::upstream::{ErrorKind, UpstreamError};
+use crate::upstream::UpstreamError;
 
 use super::error::{from_datafusion, not_ready};
 use super::statement::{Explain, Parsed, parse};
@@ -191,11 +191,8 @@ impl Engine {
         let federation = self.federation.clone();
         stream
             .map_err(move |error| {
-                let error = from_datafusion(error);
-                if let QueryError::Upstream { dataset: Some(name), source } = &error {
-                    federation.report_dataset(name, source);
-                }
-                error
+                federation.report_scan(&error);
+                from_datafusion(error)
             })
             .boxed()
     }
@@ -299,11 +296,7 @@ impl Promised {
 
 /// What lets a forwarded statement be answered by scans: the upstream cannot plan it.
 fn falls_back(error: &QueryError) -> bool {
-    matches!(
-        error,
-        QueryError::Upstream { source, .. }
-            if matches!(source.kind, ErrorKind::Refused | ErrorKind::Unimplemented | ErrorKind::Planning)
-    )
+    matches!(error, QueryError::Upstream { source, .. } if source.is_refusal())
 }
 
 /// The upstream's own schema; where qualifiers were dropped on the way, the names that the user's
