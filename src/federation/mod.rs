@@ -6,6 +6,7 @@
 //! DataFusion here. Verified sub-plans will stand between the two.
 
 mod filter;
+mod pushdown;
 mod registry;
 mod rewrite;
 mod route;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
 use crate::config::{self, Diagnostic};
@@ -27,6 +29,7 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use registry::{Entry, Names};
 
+pub(crate) use pushdown::Note;
 pub use registry::{Reason, State};
 pub use route::{Forward, Refusal, Route, view_problems};
 pub(crate) use scan::ScanError;
@@ -109,6 +112,15 @@ impl Federation {
     #[must_use]
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    /// An optimised plan with what single upstreams can answer taken out, each part as one SELECT, and
+    /// what became of every part that was looked at.
+    ///
+    /// # Errors
+    /// What DataFusion's own rewriting meets.
+    pub(crate) fn push_down(&self, plan: LogicalPlan) -> datafusion::error::Result<(LogicalPlan, Vec<Note>)> {
+        pushdown::cut(plan, &self.inner.planner)
     }
 
     /// Every dataset and view, in the order of the spicepod.

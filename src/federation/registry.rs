@@ -19,6 +19,8 @@ use datafusion::sql::sqlparser::ast::Query;
 use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
+use super::pushdown::Planner;
+
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
@@ -180,7 +182,11 @@ pub(super) fn session<'a>(
     if let Some(partitions) = target_partitions {
         config = config.with_target_partitions(partitions);
     }
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_query_planner(Arc::new(Planner))
+        .build();
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {

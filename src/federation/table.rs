@@ -82,7 +82,7 @@ pub(super) async fn remote_schema(
 }
 
 /// The upstream's name of a table, every part quoted.
-fn remote_sql(table: &RemoteTableName) -> String {
+pub(super) fn remote_sql(table: &RemoteTableName) -> String {
     table.parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".")
 }
 

@@ -112,7 +112,6 @@ impl RemoteScan {
 
     /// About how many rows it yields, where that is known.
     #[must_use]
-    #[expect(dead_code, reason = "row counts come next")]
     pub fn with_rows(mut self, rows: Option<usize>) -> Self {
         self.rows = rows;
         self
@@ -120,7 +119,6 @@ impl RemoteScan {
 
     /// What answers when the upstream refuses to plan the SELECT.
     #[must_use]
-    #[expect(dead_code, reason = "sub-plans will bring theirs")]
     pub fn with_fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = Some(fallback);
         self
