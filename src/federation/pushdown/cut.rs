@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, Extension, JoinType, LogicalPlan, Sort};
 use super::super::table::speaks_datafusion;
 use super::home::{Home, Tables};
 use super::node::RemoteQuery;
+use super::plain;
 use super::prove::prove;
 use super::select::select;
 use super::words::Spelling;
@@ -63,11 +64,12 @@ impl Cutter<'_> {
     }
 
     fn sql(&mut self, node: &LogicalPlan, tables: &Tables) -> Result<String, Unsent> {
-        if !speaks_datafusion(tables.upstream.flavor()) {
-            return Err(unsent("the upstream is not known to speak DataFusion's SQL"));
-        }
         if is_cross_join(node) {
             return Err(unsent("a cross join would bring more than its tables"));
+        }
+        if !speaks_datafusion(tables.upstream.flavor()) {
+            plain::check(node)?;
+            return self.proved(node, Spelling::Short);
         }
         self.proved(node, Spelling::Short).or_else(|_| self.proved(node, Spelling::Full))
     }

@@ -9,6 +9,7 @@ mod cut;
 mod form;
 mod home;
 mod node;
+mod plain;
 mod prove;
 mod select;
 mod words;
