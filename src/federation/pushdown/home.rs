@@ -78,7 +78,7 @@ impl Tables {
 }
 
 /// The remote table that `scan` reads; none for a table that is known only here.
-pub(super) fn remote_table(scan: &TableScan) -> Option<&RemoteTable> {
+pub(in crate::federation) fn remote_table(scan: &TableScan) -> Option<&RemoteTable> {
     let source = scan.source.as_ref().downcast_ref::<DefaultTableSource>()?;
     source.table_provider.downcast_ref::<RemoteTable>()
 }

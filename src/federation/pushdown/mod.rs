@@ -17,6 +17,7 @@ mod words;
 use std::fmt;
 
 pub(super) use cut::cut;
+pub(super) use home::remote_table;
 pub(super) use node::Planner;
 
 /// Why a subtree is not sent.

@@ -13,6 +13,7 @@ use crate::config::Connector;
 use crate::upstream::testing::{connect, spice};
 use crate::upstream::{RemoteTableName, Upstream};
 
+use super::super::Options;
 use super::super::registry::session;
 use super::super::table::RemoteTable;
 use super::node::RemoteQuery;
@@ -58,7 +59,8 @@ impl World {
         ]);
         let few = schema(&[("id", number.clone()), ("k", DataType::Int32), ("v", number), ("note", text)]);
         let names = ["a", "b", "events", "c", "d"].map(|name| name.parse().unwrap());
-        let context = session(names.iter(), Some(2)).unwrap();
+        let context =
+            session(names.iter(), Options { target_partitions: Some(2), ..Options::default() }).unwrap();
         let planner = Arc::new(context.state());
         let tables: [(&str, &Arc<Upstream>, &SchemaRef); 5] = [
             ("raw.facts", one, &facts),
