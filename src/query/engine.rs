@@ -179,6 +179,10 @@ impl Engine {
     }
 
     async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
+        // Explaining asks nothing upstream; what is known of the rows decides.
+        if !matches!(plan, LogicalPlan::Explain(_)) {
+            self.federation.count_rows(&plan).await;
+        }
         let plan = self.physical(plan).await?;
         let schema = plan.schema();
         let stream = execute_stream(plan, self.federation.context().task_ctx()).map_err(from_datafusion)?;
