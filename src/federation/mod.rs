@@ -11,11 +11,12 @@ mod pushdown;
 mod registry;
 mod rewrite;
 mod route;
+mod rows;
 mod scan;
 mod supervise;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
@@ -99,6 +100,8 @@ struct Inner {
     groups: Vec<supervise::Group>,
     /// Whose turn it is to plan the views.
     views: tokio::sync::Mutex<()>,
+    /// Owns what is asked beside the statements; empty until the start.
+    background: OnceLock<Scope>,
 }
 
 impl Federation {
@@ -118,12 +121,16 @@ impl Federation {
         let planner = Arc::new(context.state());
         let views = tokio::sync::Mutex::default();
         let push_down = options.push_down;
-        Ok(Self { inner: Arc::new(Inner { context, planner, entries, names, push_down, groups, views }) })
+        let background = OnceLock::new();
+        let inner = Inner { context, planner, entries, names, push_down, groups, views, background };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Starts reaching the upstreams; each heals by itself for as long as `scope` lives. At most
     /// `parallel` datasets of one upstream are loaded at a time.
     pub fn start(&self, scope: &Scope, parallel: usize) {
+        // Started once; a second start would only share the first one's scope.
+        let _ = self.inner.background.set(scope.clone());
         supervise::start(self, scope, parallel);
     }
 

@@ -21,11 +21,17 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use super::Options;
 use super::pushdown::Planner;
+use super::rows::RowCount;
+use super::scan::KEYS_MAX;
 
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
 const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// Build sides whose keys take more memory than this, in bytes, are not listed. Counted before duplicates are
+/// dropped, so it is well above what a list may have as SQL.
+const KEYS_SIZE_MAX: usize = 4 << 20;
 
 /// How far a dataset or view has come.
 #[derive(Debug, Clone)]
@@ -68,7 +74,7 @@ pub(super) struct Entry {
 }
 
 pub(super) enum Kind {
-    Dataset { upstream: Arc<Upstream>, remote: RemoteTableName },
+    Dataset { upstream: Arc<Upstream>, remote: RemoteTableName, rows: Arc<RowCount> },
     View(View),
 }
 
@@ -180,6 +186,10 @@ pub(super) fn session<'a>(
         .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
+    // DataFusion's own limits are made for local files, where a key saves less than a row over the network.
+    let optimizer = &mut config.options_mut().optimizer;
+    optimizer.hash_join_inlist_pushdown_max_distinct_values = KEYS_MAX;
+    optimizer.hash_join_inlist_pushdown_max_size = KEYS_SIZE_MAX;
     if let Some(partitions) = options.target_partitions {
         config = config.with_target_partitions(partitions);
     }

@@ -288,7 +288,7 @@ pub(super) fn entries(
         .map(|dataset| Entry {
             name: dataset.name,
             from: dataset.from,
-            kind: Kind::Dataset { upstream: dataset.upstream, remote: dataset.remote },
+            kind: Kind::Dataset { upstream: dataset.upstream, remote: dataset.remote, rows: Arc::default() },
             state: ArcSwap::from_pointee(State::Initializing),
         })
         .collect();

@@ -18,6 +18,7 @@ use crate::upstream::{ErrorKind, RemoteTableName, Upstream, UpstreamError, Upstr
 
 use super::Federation;
 use super::registry::{Entry, Kind, Reason, State, View};
+use super::rows::RowCount;
 use super::table::{RemoteTable, remote_schema};
 
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -133,9 +134,9 @@ impl Keeper {
     /// Asks for the schema of one dataset and puts its table into the catalog.
     async fn load(&self, at: usize) -> bool {
         let entry = &self.federation.inner.entries[at];
-        let Kind::Dataset { upstream, remote } = &entry.kind else { return true };
+        let Kind::Dataset { upstream, remote, rows } = &entry.kind else { return true };
         match remote_schema(upstream, remote).await {
-            Ok(schema) => match self.register(entry, upstream, remote, &schema) {
+            Ok(schema) => match self.register(entry, upstream, remote, rows, &schema) {
                 Ok(()) => true,
                 Err(error) => self.not_loaded(at, Reason::Unusable(error.to_string())),
             },
@@ -156,6 +157,7 @@ impl Keeper {
         entry: &Entry,
         upstream: &Arc<Upstream>,
         remote: &RemoteTableName,
+        rows: &Arc<RowCount>,
         schema: &SchemaRef,
     ) -> datafusion::error::Result<()> {
         let was = entry.state.load();
@@ -164,7 +166,8 @@ impl Keeper {
             let (upstream, remote) = (Arc::clone(upstream), remote.clone());
             let planner = &self.federation.inner.planner;
             let table =
-                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?;
+                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?
+                    .counted_by(Arc::clone(rows));
             context.register_table(entry.reference(), Arc::new(table))?;
         }
         if !matches!(was.as_ref(), State::Ready { .. }) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
@@ -15,7 +15,8 @@ use crate::name::DatasetName;
 use crate::upstream::{Flavor, RemoteTableName, Upstream, UpstreamError};
 
 use super::filter::{Prover, quoted};
-use super::scan::{RemoteScan, Shape};
+use super::rows::RowCount;
+use super::scan::{Keys, Place, RemoteScan, Shape};
 
 /// A dataset that lives on an upstream.
 pub(super) struct RemoteTable {
@@ -23,7 +24,17 @@ pub(super) struct RemoteTable {
     pub upstream: Arc<Upstream>,
     pub remote: RemoteTableName,
     schema: SchemaRef,
-    prover: Prover,
+    prover: Arc<Prover>,
+    rows: Arc<RowCount>,
+}
+
+/// The SELECT of a scan.
+struct Select {
+    sql: String,
+    shape: Shape,
+    /// Where keys would go.
+    place: Place,
+    is_filtered: bool,
 }
 
 impl RemoteTable {
@@ -39,12 +50,32 @@ impl RemoteTable {
         planner: &Arc<SessionState>,
     ) -> Result<Self> {
         let family = speaks_datafusion(upstream.flavor()).then(|| Arc::clone(planner));
-        let prover = Prover::try_new(&schema, family)?;
-        Ok(Self { name, upstream, remote, schema, prover })
+        let prover = Arc::new(Prover::try_new(&schema, family)?);
+        Ok(Self { name, upstream, remote, schema, prover, rows: Arc::default() })
     }
 
-    /// The SELECT of a scan, and how its answer is read.
-    fn select(&self, projection: &[usize], filters: &[Expr], limit: Option<usize>) -> (String, Shape) {
+    /// Shares the row count of a dataset, which outlives its schemas.
+    pub fn counted_by(mut self, rows: Arc<RowCount>) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// About how many rows the table has, where that is known.
+    pub fn rows(&self) -> Option<u64> {
+        self.rows.get()
+    }
+
+    /// About how many rows a scan yields: a filter keeps `selectivity` percent of them.
+    fn estimate(&self, select: &Select, limit: Option<usize>, selectivity: u8) -> Option<usize> {
+        let rows = usize::try_from(self.rows()?).ok()?;
+        let kept = match select.is_filtered {
+            true => rows.saturating_mul(usize::from(selectivity)).div_ceil(100),
+            false => rows,
+        };
+        Some(limit.map_or(kept, |limit| kept.min(limit)))
+    }
+
+    fn select(&self, projection: &[usize], filters: &[Expr], limit: Option<usize>) -> Select {
         let columns: Vec<String> =
             projection.iter().map(|at| quoted(self.schema.field(*at).name())).collect();
         let (columns, shape) = match columns.is_empty() {
@@ -54,14 +85,18 @@ impl RemoteTable {
         let mut sql = format!("SELECT {columns} FROM {}", remote_sql(&self.remote));
         let wheres: Vec<String> =
             filters.iter().filter_map(|filter| self.prover.push(filter)).map(|pushed| pushed.sql).collect();
+        let mut place = Place::Where;
         if !wheres.is_empty() {
             sql.push_str(" WHERE ");
             sql.push_str(&wheres.join(" AND "));
+            place = Place::And;
         }
         if let (Some(limit), Shape::Rows) = (limit, shape) {
             sql.push_str(&format!(" LIMIT {limit}"));
+            // Keys choose among the rows that the limit left; they must not choose those rows.
+            place = Place::Around;
         }
-        (sql, shape)
+        Select { sql, shape, place, is_filtered: !filters.is_empty() }
     }
 }
 
@@ -79,6 +114,11 @@ pub(super) async fn remote_schema(
     table: &RemoteTableName,
 ) -> Result<SchemaRef, UpstreamError> {
     upstream.table_schema(table, &format!("SELECT * FROM {}", remote_sql(table))).await
+}
+
+/// The statement that counts a table's rows.
+pub(super) fn count_sql(table: &RemoteTableName) -> String {
+    format!("SELECT count(*) FROM {}", remote_sql(table))
 }
 
 /// The upstream's name of a table, every part quoted.
@@ -104,7 +144,7 @@ impl TableProvider for RemoteTable {
 
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
@@ -117,10 +157,20 @@ impl TableProvider for RemoteTable {
                 &all
             }
         };
-        let (sql, shape) = self.select(projection, filters, limit);
-        let schema: Schema = self.schema.project(projection)?;
-        let (name, upstream) = (self.name.clone(), Arc::clone(&self.upstream));
-        Ok(Arc::new(RemoteScan::new(vec![name], upstream, sql, shape, Arc::new(schema))))
+        let select = self.select(projection, filters, limit);
+        let selectivity = session.config_options().optimizer.default_filter_selectivity;
+        let rows = self.estimate(&select, limit, selectivity);
+        let schema: SchemaRef = Arc::new(self.schema.project(projection)?);
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let (datasets, upstream) = (vec![self.name.clone()], Arc::clone(&self.upstream));
+        let mut scan = RemoteScan::new(datasets, upstream, select.sql, select.shape, schema).with_rows(rows);
+        if select.shape == Shape::Rows {
+            scan = scan.with_keys(Keys::new(names, Arc::clone(&self.prover), select.place));
+        }
+        if !select.is_filtered && limit.is_none() {
+            scan = scan.counted_by(Arc::clone(&self.rows));
+        }
+        Ok(Arc::new(scan))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

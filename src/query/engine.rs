@@ -183,6 +183,10 @@ impl Engine {
         let state = self.federation.context().state();
         let plan = state.optimize(&plan).map_err(from_datafusion)?;
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
+        // Explaining asks nothing upstream; what is known of the rows decides.
+        if !matches!(plan, LogicalPlan::Explain(_)) {
+            self.federation.count_rows(&plan).await;
+        }
         let plan =
             state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_datafusion)?;
         Ok(Physical { plan, notes })

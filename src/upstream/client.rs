@@ -231,13 +231,11 @@ async fn statement_schema(session: &Session, command: Bytes) -> Result<Schema, U
     })
 }
 
-/// Servers that never count leave the totals at 0.
 fn planned(schema: Schema, info: &FlightInfo) -> Planned {
-    let known = |total: i64| u64::try_from(total).ok().filter(|total| *total > 0);
     Planned {
         schema: Arc::new(schema),
-        total_records: known(info.total_records),
-        total_bytes: known(info.total_bytes),
+        total_records: reader::known_total(info.total_records),
+        total_bytes: reader::known_total(info.total_bytes),
     }
 }
 

@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
-use arrow_flight::{FlightEndpoint, FlightInfo, IpcMessage, Ticket};
+use arrow_flight::{FlightData, FlightEndpoint, FlightInfo, IpcMessage, Ticket};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 
 use crate::name::EndpointUrl;
@@ -29,7 +30,28 @@ const REUSE_CONNECTION: &str = "arrow-flight-reuse-connection";
 /// Batches as they arrive. The first one is already here: nothing is retried any more.
 pub struct RemoteStream {
     pub schema: SchemaRef,
+    /// How many rows FlightInfo said there are; `None` where it does not know.
+    pub total_records: Option<u64>,
+    /// Grows while batches are read.
+    pub received: Received,
     pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, UpstreamError>> + Send>>,
+}
+
+/// What has arrived of one answer, over all of its endpoints. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Received(Arc<AtomicUsize>);
+
+impl Received {
+    /// Bytes of Flight messages: headers and bodies as they came, after decompression.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, message: &FlightData) {
+        let bytes = message.data_header.len() + message.data_body.len() + message.app_metadata.len();
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// The schema that a FlightInfo promises; `None` when it says nothing.
@@ -51,9 +73,12 @@ pub(super) async fn open(session: Session, info: FlightInfo) -> Result<RemoteStr
         return Err(session.protocol(ErrorKind::Protocol, message));
     }
     let promised = promised(&session, &info)?;
+    let total_records = known_total(info.total_records);
+    let received = Received::default();
     let mut reader = Reader {
         session,
         promised,
+        received: received.clone(),
         left: info.endpoint.into(),
         current: None,
         schema: None,
@@ -62,18 +87,25 @@ pub(super) async fn open(session: Session, info: FlightInfo) -> Result<RemoteStr
     let first = reader.next().await?;
     let schema = reader.schema()?;
     let Some(first) = first else {
-        return Ok(RemoteStream { schema, batches: futures::stream::empty().boxed() });
+        let batches = futures::stream::empty().boxed();
+        return Ok(RemoteStream { schema, total_records, received, batches });
     };
     let rest = futures::stream::try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await?.map(|batch| (batch, reader)))
     });
     let batches = futures::stream::iter([Ok(first)]).chain(rest).boxed();
-    Ok(RemoteStream { schema, batches })
+    Ok(RemoteStream { schema, total_records, received, batches })
+}
+
+/// A total of FlightInfo. Servers that never count leave it at 0, others say -1.
+pub(super) fn known_total(total: i64) -> Option<u64> {
+    u64::try_from(total).ok().filter(|total| *total > 0)
 }
 
 struct Reader {
     session: Session,
     promised: Option<Schema>,
+    received: Received,
     left: VecDeque<FlightEndpoint>,
     current: Option<Current>,
     /// That of every batch that leaves; known from the first Schema message on.
@@ -104,7 +136,7 @@ impl Reader {
         loop {
             let Some(current) = &mut self.current else {
                 let Some(endpoint) = self.left.pop_front() else { return Ok(None) };
-                self.current = Some(begin(self.session.clone(), endpoint).await?);
+                self.current = Some(begin(self.session.clone(), endpoint, &self.received).await?);
                 continue;
             };
             let Some(message) = decoded(&mut current.decoder).await else {
@@ -198,7 +230,11 @@ fn elsewhere(channel: &Arc<Channel>, uri: &str) -> Place {
 }
 
 /// Opens an endpoint at its first location that answers, or else where the result was planned.
-async fn begin(session: Session, endpoint: FlightEndpoint) -> Result<Current, UpstreamError> {
+async fn begin(
+    session: Session,
+    endpoint: FlightEndpoint,
+    received: &Received,
+) -> Result<Current, UpstreamError> {
     let Some(ticket) = endpoint.ticket else {
         let message = "an endpoint of the result has no ticket";
         return Err(session.protocol(ErrorKind::Protocol, message));
@@ -207,7 +243,7 @@ async fn begin(session: Session, endpoint: FlightEndpoint) -> Result<Current, Up
         match elsewhere(&session.channel, &location.uri) {
             Place::Here => break,
             Place::Unknown => {}
-            Place::There(channel) => match get_at(&session, &channel, ticket.clone()).await {
+            Place::There(channel) => match get_at(&session, &channel, ticket.clone(), received).await {
                 Ok(current) => return Ok(current),
                 Err(error) => {
                     tracing::debug!(%error, "location not reachable, trying the next");
@@ -216,15 +252,21 @@ async fn begin(session: Session, endpoint: FlightEndpoint) -> Result<Current, Up
             },
         }
     }
-    get(session, ticket).await
+    get(session, ticket, received).await
 }
 
-async fn get_at(session: &Session, channel: &Arc<Channel>, ticket: Ticket) -> Result<Current, UpstreamError> {
-    get(session.at(channel).await?, ticket).await
+async fn get_at(
+    session: &Session,
+    channel: &Arc<Channel>,
+    ticket: Ticket,
+    received: &Received,
+) -> Result<Current, UpstreamError> {
+    get(session.at(channel).await?, ticket, received).await
 }
 
-async fn get(session: Session, ticket: Ticket) -> Result<Current, UpstreamError> {
-    let stream = session.do_get(ticket).await?;
+async fn get(session: Session, ticket: Ticket, received: &Received) -> Result<Current, UpstreamError> {
+    let received = received.clone();
+    let stream = session.do_get(ticket).await?.inspect_ok(move |message| received.add(message));
     let decoder = FlightDataDecoder::new(stream.map_err(FlightError::from));
     Ok(Current { session, decoder, fit: None })
 }
@@ -233,7 +275,6 @@ async fn get(session: Session, ticket: Ticket) -> Result<Current, UpstreamError>
 mod tests {
     use arrow::array::{ArrayRef, DictionaryArray, Int64Array, ListArray, StringArray, StringViewArray};
     use arrow::datatypes::{Int32Type, Int64Type};
-    use arrow_flight::FlightData;
     use arrow_flight::encode::FlightDataEncoderBuilder;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;

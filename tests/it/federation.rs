@@ -141,7 +141,9 @@ async fn a_join_over_two_upstreams_sends_each_only_what_it_needs() {
     world.assert_same_sql(JOIN, &sales).await;
 
     let sent = |upstream: &Upstream| {
-        let statements = upstream.statements();
+        // A join asks beside it how many rows there are.
+        let mut statements = upstream.statements();
+        statements.retain(|sql| !sql.to_lowercase().contains("count(*)"));
         assert_eq!(statements.len(), 1, "{statements:#?}");
         statements[0].to_lowercase()
     };

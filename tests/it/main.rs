@@ -22,6 +22,7 @@ mod differential;
 mod federation;
 mod frontends;
 mod messages;
+mod pushdown;
 mod resilience;
 mod sql;
 mod tpch;

@@ -12,7 +12,7 @@ use super::home::{Home, Tables};
 use super::node::RemoteQuery;
 use super::plain;
 use super::prove::prove;
-use super::select::select;
+use super::select::{Select, select};
 use super::words::Spelling;
 use super::{Note, Unsent, unsent};
 
@@ -45,10 +45,12 @@ impl Cutter<'_> {
             return Ok(Transformed::no(node));
         }
         let Home::One(tables) = Home::of(&node) else { return Ok(Transformed::no(node)) };
-        let sent = self.sql(&node, &tables);
+        let sent = self.select(&node, &tables);
         self.note(&node, &tables, sent.as_ref().err());
         match sent {
-            Ok(sql) => Ok(Transformed::new(self.replaced(node, tables, sql)?, true, TreeNodeRecursion::Jump)),
+            Ok(select) => {
+                Ok(Transformed::new(self.replaced(node, tables, select)?, true, TreeNodeRecursion::Jump))
+            }
             Err(_) => Ok(Transformed::no(node)),
         }
     }
@@ -63,7 +65,7 @@ impl Cutter<'_> {
         }
     }
 
-    fn sql(&mut self, node: &LogicalPlan, tables: &Tables) -> Result<String, Unsent> {
+    fn select(&mut self, node: &LogicalPlan, tables: &Tables) -> Result<Select, Unsent> {
         if is_cross_join(node) {
             return Err(unsent("a cross join would bring more than its tables"));
         }
@@ -74,21 +76,21 @@ impl Cutter<'_> {
         self.proved(node, Spelling::Short).or_else(|_| self.proved(node, Spelling::Full))
     }
 
-    fn proved(&mut self, node: &LogicalPlan, spelling: Spelling) -> Result<String, Unsent> {
+    fn proved(&mut self, node: &LogicalPlan, spelling: Spelling) -> Result<Select, Unsent> {
         if self.tries >= TRIES_MAX {
             return Err(unsent("too many parts of this statement were tried already"));
         }
-        let sql = select(node, spelling)?;
+        let select = select(node, spelling)?;
         self.tries += 1;
-        prove(node, &sql, self.planner)?;
-        Ok(sql)
+        prove(node, &select.sql, self.planner)?;
+        Ok(select)
     }
 
     /// Rows come back in any order: a sort stays here too, over the rows that it left.
-    fn replaced(&self, node: LogicalPlan, tables: Tables, sql: String) -> Result<LogicalPlan> {
+    fn replaced(&self, node: LogicalPlan, tables: Tables, select: Select) -> Result<LogicalPlan> {
         let instead = Arc::new(node);
         let planner = Arc::clone(self.planner);
-        let query = RemoteQuery { tables, sql, rows: None, instead: Arc::clone(&instead), planner };
+        let query = RemoteQuery { tables, select, instead: Arc::clone(&instead), planner };
         let remote = LogicalPlan::Extension(Extension { node: Arc::new(query) });
         match instead.as_ref() {
             LogicalPlan::Sort(sort) => sort_over(sort, remote),

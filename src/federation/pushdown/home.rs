@@ -23,7 +23,7 @@ pub(super) enum Home {
 
 /// The remote tables of a plan that all live on one upstream.
 #[derive(Clone)]
-pub(super) struct Tables {
+pub(in crate::federation) struct Tables {
     /// Of connections that differ only in their message size limit, the one with the largest.
     pub upstream: Arc<Upstream>,
     pub datasets: Vec<DatasetName>,

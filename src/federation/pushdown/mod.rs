@@ -6,6 +6,7 @@
 //! Nothing here trusts the way from a plan to SQL.
 
 mod cut;
+mod estimate;
 mod form;
 mod home;
 mod node;
@@ -18,7 +19,7 @@ use std::fmt;
 
 pub(super) use cut::cut;
 pub(super) use home::remote_table;
-pub(super) use node::Planner;
+pub(super) use node::{Planner, RemoteQuery};
 
 /// Why a subtree is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

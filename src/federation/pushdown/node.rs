@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchemaRef;
@@ -18,16 +19,17 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::FutureExt;
 
-use super::super::scan::{Fallback, RemoteScan, Shape};
+use super::super::scan::{Fallback, Keys, RemoteScan, Shape};
+use super::super::table::speaks_datafusion;
+use super::estimate;
 use super::home::Tables;
+use super::select::Select;
 
 /// A subtree that one upstream answers with one SELECT.
 #[derive(Clone)]
-pub(super) struct RemoteQuery {
+pub(in crate::federation) struct RemoteQuery {
     pub tables: Tables,
-    pub sql: String,
-    /// About how many rows come back, where that is known.
-    pub rows: Option<usize>,
+    pub select: Select,
     /// The subtree itself: it answers by scans where the upstream refuses the SELECT.
     pub instead: Arc<LogicalPlan>,
     /// Plans `instead` when it is needed.
@@ -43,24 +45,38 @@ impl RemoteQuery {
         })
     }
 
-    fn scan(&self) -> RemoteScan {
+    fn scan(&self) -> Result<RemoteScan> {
         let schema = Arc::clone(self.instead.schema().inner());
         let Tables { upstream, datasets } = self.tables.clone();
-        RemoteScan::new(datasets, upstream, self.sql.clone(), Shape::Rows, schema)
-            .with_rows(self.rows)
-            .with_fallback(self.fallback())
+        let selectivity = self.planner.config_options().optimizer.default_filter_selectivity;
+        let rows = estimate::rows(&self.instead, usize::from(selectivity));
+        let family = speaks_datafusion(upstream.flavor()).then(|| Arc::clone(&self.planner));
+        let keys = Keys::try_around(&self.named(&schema), family)?;
+        let sql = self.select.sql.clone();
+        Ok(RemoteScan::new(datasets, upstream, sql, Shape::Rows, schema)
+            .with_rows(rows)
+            .with_keys(keys)
+            .with_fallback(self.fallback()))
+    }
+
+    /// `schema` under the names that the SELECT gives its columns.
+    fn named(&self, schema: &Schema) -> SchemaRef {
+        let fields = schema.fields().iter().zip(&self.select.names);
+        Arc::new(Schema::new(
+            fields.map(|(field, name)| field.as_ref().clone().with_name(name)).collect::<Vec<_>>(),
+        ))
     }
 }
 
 impl fmt::Debug for RemoteQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RemoteQuery({}: {})", self.tables.upstream.endpoint(), self.sql)
+        write!(f, "RemoteQuery({}: {})", self.tables.upstream.endpoint(), self.select.sql)
     }
 }
 
 impl PartialEq for RemoteQuery {
     fn eq(&self, other: &Self) -> bool {
-        self.sql == other.sql && self.tables.upstream.id() == other.tables.upstream.id()
+        self.select.sql == other.select.sql && self.tables.upstream.id() == other.tables.upstream.id()
     }
 }
 
@@ -68,13 +84,13 @@ impl Eq for RemoteQuery {}
 
 impl Hash for RemoteQuery {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.sql.hash(state);
+        self.select.sql.hash(state);
     }
 }
 
 impl PartialOrd for RemoteQuery {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.sql.partial_cmp(&other.sql)
+        self.select.sql.partial_cmp(&other.select.sql)
     }
 }
 
@@ -96,7 +112,7 @@ impl UserDefinedLogicalNodeCore for RemoteQuery {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RemoteQuery: upstream={}, sql={}", self.tables.upstream.endpoint(), self.sql)
+        write!(f, "RemoteQuery: upstream={}, sql={}", self.tables.upstream.endpoint(), self.select.sql)
     }
 
     fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
@@ -137,6 +153,7 @@ impl ExtensionPlanner for RemoteQueries {
         _context: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let query = node.as_any().downcast_ref::<RemoteQuery>();
-        Ok(query.map(|query| Arc::new(query.scan()) as Arc<dyn ExecutionPlan>))
+        let scan = query.map(RemoteQuery::scan).transpose()?;
+        Ok(scan.map(|scan| Arc::new(scan) as Arc<dyn ExecutionPlan>))
     }
 }

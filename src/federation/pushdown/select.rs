@@ -19,16 +19,26 @@ use super::home;
 use super::words::{Spelling, Words};
 use super::{Unsent, unsent};
 
-/// The SQL of `plan`; its columns have the names of the plan's where these are unique.
+/// One SELECT, and what it calls its columns: the plan's own names where these are words and unique.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::federation) struct Select {
+    pub sql: String,
+    pub names: Vec<String>,
+}
+
+/// `plan` as one SELECT.
 ///
 /// # Errors
 /// A node or an expression that SQL does not say, or not safely.
-pub(super) fn select(plan: &LogicalPlan, spelling: Spelling) -> Result<String, Unsent> {
+pub(super) fn select(plan: &LogicalPlan, spelling: Spelling) -> Result<Select, Unsent> {
     let mut writer = Writer { words: Words::new(spelling), aliases: 0 };
     let block = writer.block(plan)?;
     match block.columns.iter().any(Text::is_nameless) {
         true => Err(unsent("grouping() looks at a column that SQL does not name")),
-        false => Ok(block.text(&output_names(plan.schema()))),
+        false => {
+            let names = output_names(plan.schema());
+            Ok(Select { sql: block.text(&names), names })
+        }
     }
 }
 

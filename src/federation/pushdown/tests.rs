@@ -96,7 +96,7 @@ impl World {
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::Extension(extension) = node {
                 let query = extension.node.as_any().downcast_ref::<RemoteQuery>().unwrap();
-                lines.push(format!("  > {}", query.sql));
+                lines.push(format!("  > {}", query.select.sql));
             }
             Ok(TreeNodeRecursion::Continue)
         })

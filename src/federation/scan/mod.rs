@@ -1,21 +1,30 @@
 //! One SELECT on an upstream as a DataFusion plan node: what it asks and what it will yield.
 //!
 //! It stands for a table with its projection, filters and limit, or for a whole part of a plan over
-//! several datasets of one upstream. Nothing is sent before its stream is polled.
+//! several datasets of one upstream. Nothing is sent before its stream is polled: by then the small side of
+//! a join above is built, and its keys go with the SELECT.
 
+mod domain;
+mod keys;
 mod read;
 
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Statistics;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_expr::expressions::DynamicFilterPhysicalExpr;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation,
+};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
@@ -26,7 +35,11 @@ use futures::future::BoxFuture;
 use crate::name::DatasetName;
 use crate::upstream::{Upstream, UpstreamError};
 
+use super::rows::RowCount;
+pub(super) use domain::KEYS_MAX;
+pub(super) use keys::{Keys, Place};
 use read::Reader;
+pub(super) use read::total_of;
 
 /// An upstream error on its way through DataFusion, with the datasets that the SELECT read.
 #[derive(Debug, Clone)]
@@ -86,6 +99,11 @@ pub(super) struct RemoteScan {
     schema: SchemaRef,
     rows: Option<usize>,
     fallback: Option<Fallback>,
+    keys: Option<Keys>,
+    /// Filled while the plan runs, by joins and sorts above.
+    filters: Vec<Arc<dyn PhysicalExpr>>,
+    counted: Option<Arc<RowCount>>,
+    sent: Sent,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -106,8 +124,21 @@ impl RemoteScan {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        let metrics = ExecutionPlanMetricsSet::new();
-        Self { datasets, upstream, sql, shape, schema, rows: None, fallback: None, properties, metrics }
+        Self {
+            datasets,
+            upstream,
+            sql,
+            shape,
+            schema,
+            rows: None,
+            fallback: None,
+            keys: None,
+            filters: Vec::new(),
+            counted: None,
+            sent: Sent::default(),
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     /// About how many rows it yields, where that is known.
@@ -123,6 +154,39 @@ impl RemoteScan {
         self.fallback = Some(fallback);
         self
     }
+
+    /// Lets the keys of joins above go with the SELECT.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// The SELECT reads a whole table: what it yields is the table's row count.
+    #[must_use]
+    pub fn counted_by(mut self, rows: Arc<RowCount>) -> Self {
+        self.counted = Some(rows);
+        self
+    }
+
+    /// The SQL as it was sent, else as it is without keys; with what there is to know about it.
+    fn shown(&self) -> String {
+        match self.sent.0.load_full() {
+            Some(sent) => sent.as_ref().clone(),
+            None if self.filters.is_empty() => self.sql.clone(),
+            None => format!("{}, takes keys when it runs", self.sql),
+        }
+    }
+}
+
+/// What a scan has sent, for `EXPLAIN ANALYZE`.
+#[derive(Clone, Default)]
+struct Sent(Arc<ArcSwapOption<String>>);
+
+impl Sent {
+    fn say(&self, what: String) {
+        self.0.store(Some(Arc::new(what)));
+    }
 }
 
 impl fmt::Debug for RemoteScan {
@@ -136,9 +200,9 @@ impl DisplayAs for RemoteScan {
         match kind {
             DisplayFormatType::TreeRender => {
                 writeln!(f, "upstream={}", self.upstream.endpoint())?;
-                write!(f, "sql={}", self.sql)
+                write!(f, "sql={}", self.shown())
             }
-            _ => write!(f, "RemoteScan: upstream={}, sql={}", self.upstream.endpoint(), self.sql),
+            _ => write!(f, "RemoteScan: upstream={}, sql={}", self.upstream.endpoint(), self.shown()),
         }
     }
 }
@@ -158,8 +222,14 @@ impl ExecutionPlan for RemoteScan {
 
     fn apply_expressions(
         &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
+        // A join looks here for its filter: it is filled only where somebody reads it.
+        for filter in &self.filters {
+            if f(filter)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -170,7 +240,36 @@ impl ExecutionPlan for RemoteScan {
         Ok(self)
     }
 
+    /// Before another run: the joins above get new filters, these ones speak of the run before.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self { filters: Vec::new(), ..Self::clone(&self) }))
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        offered: ChildPushdownResult,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let takes = self.keys.is_some()
+            && phase == FilterPushdownPhase::Post
+            && config.optimizer.enable_dynamic_filter_pushdown;
+        let filters = offered.parent_filters.iter().map(|offer| &offer.filter);
+        let filters: Vec<_> =
+            filters.filter(|filter| takes && filter.is::<DynamicFilterPhysicalExpr>()).cloned().collect();
+        // Taken as advice: whoever offers a filter must not rely on it.
+        let answer = FilterPushdownPropagation::all_unsupported(offered);
+        if filters.is_empty() {
+            return Ok(answer);
+        }
+        Ok(answer.with_updated_node(Arc::new(Self {
+            filters: self.filters.iter().cloned().chain(filters).collect(),
+            ..self.clone()
+        })))
+    }
+
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        self.sent.say(format!("{}, not sent", self.sql));
         Ok(Reader::new(self, partition, context).stream())
     }
 

@@ -1,6 +1,7 @@
 //! The run of one scan: the SELECT is sent, batches of the promised schema leave.
 //!
-//! An upstream that refuses to plan the SELECT is not asked again: the fallback answers, where there is one.
+//! What the filters above say at the first poll goes with it. An upstream that refuses to plan the SELECT is
+//! asked once more without keys, then the fallback answers, where there is one.
 
 use std::sync::Arc;
 
@@ -8,16 +9,17 @@ use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::metrics::{BaselineMetrics, Count, MetricBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{PhysicalExpr, execute_stream};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::name::DatasetName;
 use crate::upstream::{ErrorKind, Fit, RemoteStream, Step, Upstream, UpstreamError};
 
-use super::{Fallback, RemoteScan, ScanError, Shape, joined};
+use super::keys::Condition;
+use super::{Fallback, Keys, RemoteScan, RowCount, ScanError, Sent, Shape, joined};
 
 type Batches = BoxStream<'static, Result<RecordBatch>>;
 
@@ -29,15 +31,17 @@ pub(super) struct Reader {
     shape: Shape,
     schema: SchemaRef,
     fallback: Option<Fallback>,
+    keys: Option<Keys>,
+    filters: Vec<Arc<dyn PhysicalExpr>>,
+    counted: Option<Arc<RowCount>>,
+    sent: Sent,
     context: Arc<TaskContext>,
     baseline: BaselineMetrics,
     bytes: Count,
-    refusals: Count,
 }
 
 impl Reader {
     pub fn new(scan: &RemoteScan, partition: usize, context: Arc<TaskContext>) -> Self {
-        let counter = |name| MetricBuilder::new(&scan.metrics).counter(name, partition);
         Self {
             datasets: scan.datasets.clone(),
             upstream: Arc::clone(&scan.upstream),
@@ -45,10 +49,13 @@ impl Reader {
             shape: scan.shape,
             schema: Arc::clone(&scan.schema),
             fallback: scan.fallback.clone(),
+            keys: scan.keys.clone(),
+            filters: scan.filters.clone(),
+            counted: scan.counted.clone(),
+            sent: scan.sent.clone(),
             context,
             baseline: BaselineMetrics::new(&scan.metrics, partition),
-            bytes: counter("bytes_received"),
-            refusals: counter("refused_upstream_answered_by_scans"),
+            bytes: MetricBuilder::new(&scan.metrics).counter("bytes_received", partition),
         }
     }
 
@@ -61,9 +68,27 @@ impl Reader {
         Box::pin(RecordBatchStreamAdapter::new(schema, batches))
     }
 
-    async fn open(self) -> Result<Batches> {
+    async fn open(mut self) -> Result<Batches> {
+        match self.condition()? {
+            Condition::None => {}
+            Condition::Never => {
+                self.sent.say(format!("{}, not sent: no row can match", self.sql));
+                return Ok(futures::stream::empty().boxed());
+            }
+            Condition::Sql { sent, shown } => match self.ask_with_keys(&sent, &shown).await? {
+                Some(stream) => {
+                    // Some rows of the table: not their count.
+                    self.counted = None;
+                    return self.read(stream);
+                }
+                None => self.keys = None,
+            },
+        }
         match self.upstream.query(&self.sql).await {
-            Ok(stream) => self.read(stream),
+            Ok(stream) => {
+                self.sent.say(self.sql.clone());
+                self.read(stream)
+            }
             Err(refused) if refused.is_refusal() => match self.fallback.clone() {
                 Some(fallback) => self.fall_back(&fallback, &refused).await,
                 None => Err(self.failed(refused)),
@@ -72,11 +97,36 @@ impl Reader {
         }
     }
 
+    /// What the filters say now.
+    fn condition(&self) -> Result<Condition> {
+        match &self.keys {
+            Some(keys) if !self.filters.is_empty() => keys.condition(&self.filters, &self.schema),
+            _ => Ok(Condition::None),
+        }
+    }
+
+    /// None where the upstream refuses to plan the SELECT with keys.
+    async fn ask_with_keys(&self, sent: &str, shown: &str) -> Result<Option<RemoteStream>> {
+        let Some(keys) = &self.keys else { return Ok(None) };
+        match self.upstream.query(&keys.placed(&self.sql, sent)).await {
+            Ok(stream) => {
+                self.sent.say(keys.placed(&self.sql, shown));
+                Ok(Some(stream))
+            }
+            Err(refused) if refused.is_refusal() => {
+                tracing::debug!(datasets = joined(&self.datasets), %refused, "keys refused, asking without");
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     async fn fall_back(self, fallback: &Fallback, refused: &UpstreamError) -> Result<Batches> {
-        tracing::debug!(datasets = joined(&self.datasets), %refused, "part of a plan refused, answering by scans");
-        self.refusals.add(1);
+        tracing::debug!(datasets = joined(&self.datasets), %refused, "SELECT refused, answering by scans");
+        self.sent.say(format!("{}, refused upstream, answered by scans", self.sql));
         let plan = fallback().await?;
         let fit = self.fit(&plan.schema())?;
+        // All partitions are read at once: those of a join wait for each other.
         let batches = execute_stream(plan, Arc::clone(&self.context))?;
         Ok(batches.map(move |batch| Ok(fit.apply(batch?)?)).boxed())
     }
@@ -108,10 +158,12 @@ impl Reader {
 
     fn rows(self, stream: RemoteStream) -> Result<Batches> {
         let fit = self.fit(&stream.schema)?;
-        let batches = stream.batches.map(move |batch| {
-            let batch = batch.map_err(|source| self.failed(source))?;
-            self.bytes.add(batch.get_array_memory_size());
-            fit.apply(batch).map_err(|error| self.broken_promise(error.to_string()))
+        if let (Some(counted), Some(total)) = (&self.counted, stream.total_records) {
+            counted.learn(total);
+        }
+        let rows = Rows { reader: self, stream, fit, rows: 0, bytes: 0 };
+        let batches = futures::stream::try_unfold(rows, |mut rows| async move {
+            Ok(rows.next().await?.map(|batch| (batch, rows)))
         });
         Ok(batches.boxed())
     }
@@ -120,8 +172,12 @@ impl Reader {
         futures::stream::once(async move {
             let batches: Vec<RecordBatch> =
                 stream.batches.try_collect().await.map_err(|source| self.failed(source))?;
+            self.bytes.add(stream.received.bytes());
             let total = total_of(&batches)
                 .ok_or_else(|| self.broken_promise("count(*) did not answer one number".to_owned()))?;
+            if let Some(counted) = &self.counted {
+                counted.learn(total as u64);
+            }
             let rows = limit.map_or(total, |limit| total.min(limit));
             let options = RecordBatchOptions::new().with_row_count(Some(rows));
             Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), Vec::new(), &options)?)
@@ -130,8 +186,34 @@ impl Reader {
     }
 }
 
+/// The rows of one answer on their way, counted.
+struct Rows {
+    reader: Reader,
+    stream: RemoteStream,
+    fit: Fit,
+    rows: u64,
+    /// Of the bytes received, those that the metric knows already.
+    bytes: usize,
+}
+
+impl Rows {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let batch = self.stream.batches.next().await.transpose();
+        let bytes = self.stream.received.bytes();
+        self.reader.bytes.add(bytes - std::mem::replace(&mut self.bytes, bytes));
+        let Some(batch) = batch.map_err(|source| self.reader.failed(source))? else {
+            if let Some(counted) = &self.reader.counted {
+                counted.learn(self.rows);
+            }
+            return Ok(None);
+        };
+        self.rows += batch.num_rows() as u64;
+        self.fit.apply(batch).map(Some).map_err(|error| self.reader.broken_promise(error.to_string()))
+    }
+}
+
 /// The one number of a `count(*)`, whatever integer type it came as.
-fn total_of(batches: &[RecordBatch]) -> Option<usize> {
+pub(in crate::federation) fn total_of(batches: &[RecordBatch]) -> Option<usize> {
     let mut filled = batches.iter().filter(|batch| batch.num_rows() > 0);
     let (batch, None) = (filled.next()?, filled.next()) else { return None };
     if batch.num_rows() != 1 || batch.num_columns() != 1 {
