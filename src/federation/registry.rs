@@ -20,7 +20,7 @@ use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use super::rows::RowCount;
-use super::scan::KEYS_MAX;
+use super::scan::{KEYS_MAX, WaitForNobody};
 
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
@@ -191,7 +191,11 @@ pub(super) fn session<'a>(
     if let Some(partitions) = target_partitions {
         config = config.with_target_partitions(partitions);
     }
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(WaitForNobody))
+        .build();
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {
