@@ -22,7 +22,7 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 use super::Options;
 use super::pushdown::Planner;
 use super::rows::RowCount;
-use super::scan::KEYS_MAX;
+use super::scan::{KEYS_MAX, WaitForNobody};
 
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
@@ -201,6 +201,7 @@ pub(super) fn session<'a>(
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
+        .with_physical_optimizer_rule(Arc::new(WaitForNobody))
         .build();
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();

@@ -6,6 +6,7 @@
 
 mod domain;
 mod keys;
+mod patience;
 mod read;
 
 use std::fmt;
@@ -38,6 +39,7 @@ use crate::upstream::{Upstream, UpstreamError};
 use super::rows::RowCount;
 pub(super) use domain::KEYS_MAX;
 pub(super) use keys::{Keys, Place};
+pub(super) use patience::WaitForNobody;
 use read::Reader;
 pub(super) use read::total_of;
 
@@ -166,6 +168,12 @@ impl RemoteScan {
     #[must_use]
     pub fn counted_by(mut self, rows: Arc<RowCount>) -> Self {
         self.counted = Some(rows);
+        self
+    }
+
+    /// Forgets the filter called `id`.
+    fn without_filter(mut self, id: u64) -> Self {
+        self.filters.retain(|filter| filter.expression_id() != Some(id));
         self
     }
 
