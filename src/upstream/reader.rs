@@ -13,6 +13,7 @@ use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder}
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightEndpoint, FlightInfo, IpcMessage, Ticket};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use prost::Message;
 
 use crate::name::EndpointUrl;
 
@@ -225,7 +226,10 @@ async fn get_at(session: &Session, channel: &Arc<Channel>, ticket: Ticket) -> Re
 
 async fn get(session: Session, ticket: Ticket) -> Result<Current, UpstreamError> {
     let stream = session.do_get(ticket).await?;
-    let decoder = FlightDataDecoder::new(stream.map_err(FlightError::from));
+    let received =
+        metrics::counter!("upstream_received_bytes", "endpoint" => session.channel.endpoint().to_string());
+    let counted = stream.inspect_ok(move |message| received.increment(message.encoded_len() as u64));
+    let decoder = FlightDataDecoder::new(counted.map_err(FlightError::from));
     Ok(Current { session, decoder, fit: None })
 }
 
