@@ -42,9 +42,9 @@ doc:
 deny:
     cargo deny --target x86_64-unknown-linux-gnu check bans licenses sources
 
-# Reads through the sidecar ÷ direct; `just bench --write` keeps the table
+# Through the sidecar ÷ direct, push-down on ÷ off; `just bench --write` keeps the tables
 bench *args:
-    cargo bench --bench federated -- "$@"
+    cargo bench --bench federated --bench pushdown -- "$@"
 
 # The image
 image:

@@ -6,26 +6,22 @@
 
 mod process;
 mod report;
+mod sidecar;
 mod upstream;
 
 use std::error::Error;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::{FlightClient, FlightDescriptor};
-use futures::TryStreamExt;
-use tonic::transport::Channel;
+use arrow_flight::FlightClient;
 
 use process::Process;
-use report::{Row, Sample};
+use report::{Section, Spread};
 use upstream::Table;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// Rounds that count; one more runs first and does not.
 const ROUNDS: usize = 7;
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What one row of the table asks.
 struct Case {
@@ -75,22 +71,26 @@ fn mode() -> Result<Mode> {
 
 async fn measure(write: bool) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let upstream = Process::start(&std::env::current_exe()?, &["--upstream"], directory.path()).await?;
+    let program = std::env::current_exe()?;
+    let upstream = Process::start(&program, &["--upstream"], directory.path(), "flight").await?;
     let direct_address = upstream.address("flight")?;
     std::fs::write(directory.path().join("spicepod.yaml"), spicepod(direct_address))?;
-    let sidecar = start_sidecar(directory.path()).await?;
+    let sidecar = sidecar::start(directory.path()).await?;
 
-    let mut direct = client(direct_address).await?;
-    let mut through = client(sidecar.address("flight")?).await?;
-    let mut rows = Vec::new();
+    let mut direct = sidecar::client(direct_address).await?;
+    let mut through = sidecar::client(sidecar.address("flight")?).await?;
+    let mut lines = Vec::new();
     for case in &CASES {
-        rows.push(compare(case, &mut direct, &mut through).await?);
+        let samples = compare(case, &mut direct, &mut through).await?;
+        lines.push(line(case, &samples));
     }
-    let text = report::render(&rows, ROUNDS);
-    println!("\n{text}");
-    if write {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/RESULTS.md"), text)?;
-    }
+    let section = Section {
+        title: "Federated reads, through the sidecar ÷ direct",
+        measured: format!("Median of {ROUNDS} rounds, in brackets the least and the most"),
+        columns: &["read", "direct", "through", "through ÷ direct"],
+        lines,
+    };
+    report::publish(&section, write)?;
     sidecar.stop().await?;
     upstream.stop().await
 }
@@ -104,32 +104,14 @@ fn spicepod(upstream: &str) -> String {
     text
 }
 
-async fn start_sidecar(directory: &Path) -> Result<Process> {
-    let any = "127.0.0.1:0";
-    let arguments = ["run", ".", "--http", any, "--flight", any, "--metrics", any];
-    let sidecar = Process::start(Path::new(env!("CARGO_BIN_EXE_sidewing")), &arguments, directory).await?;
-    let url = format!("http://{}/v1/ready", sidecar.address("http")?);
-    let started = Instant::now();
-    loop {
-        let answer = reqwest::get(&url).await?;
-        if answer.status().is_success() {
-            return Ok(sidecar);
-        }
-        if started.elapsed() > READY_WITHIN {
-            return Err(format!("the sidecar is not ready: {}", answer.text().await?).into());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn client(address: &str) -> Result<FlightClient> {
-    let channel = Channel::from_shared(format!("http://{address}"))?.connect().await?;
-    let inner = FlightServiceClient::new(channel).max_decoding_message_size(64 << 20);
-    Ok(FlightClient::new_from_inner(inner))
+/// One round, both ways: the time of one read.
+struct Sample {
+    direct: Duration,
+    through: Duration,
 }
 
 /// Rounds of both ways in turn, so that what the machine does besides hits both alike.
-async fn compare(case: &Case, direct: &mut FlightClient, through: &mut FlightClient) -> Result<Row> {
+async fn compare(case: &Case, direct: &mut FlightClient, through: &mut FlightClient) -> Result<Vec<Sample>> {
     round(case, direct).await?;
     round(case, through).await?;
     let mut samples = Vec::with_capacity(ROUNDS);
@@ -138,7 +120,7 @@ async fn compare(case: &Case, direct: &mut FlightClient, through: &mut FlightCli
         let through = round(case, through).await?;
         samples.push(Sample { direct, through });
     }
-    Ok(Row { name: case.name, bytes: case.table.bytes(), samples })
+    Ok(samples)
 }
 
 /// The time of one read, the mean of a round.
@@ -155,15 +137,27 @@ async fn round(case: &Case, client: &mut FlightClient) -> Result<Duration> {
 
 /// Runs `SELECT *` over the table and counts the rows that arrive.
 async fn read(table: Table, client: &mut FlightClient) -> Result<usize> {
-    let statement = FlightDescriptor::new_cmd(format!("SELECT * FROM {}", table.name()));
-    let info = client.get_flight_info(statement).await?;
     let mut rows = 0;
-    for endpoint in info.endpoint {
-        let ticket = endpoint.ticket.ok_or("an endpoint without a ticket")?;
-        let mut batches = client.do_get(ticket).await?;
-        while let Some(batch) = batches.try_next().await? {
-            rows += batch.num_rows();
-        }
-    }
+    sidecar::ask(client, &format!("SELECT * FROM {}", table.name()), |batch| rows += batch.num_rows())
+        .await?;
     Ok(rows)
+}
+
+fn line(case: &Case, samples: &[Sample]) -> Vec<String> {
+    let direct = Spread::of(samples.iter().map(|sample| sample.direct.as_secs_f64()));
+    let through = Spread::of(samples.iter().map(|sample| sample.through.as_secs_f64()));
+    let ratio = Spread::of(samples.iter().map(|s| s.through.as_secs_f64() / s.direct.as_secs_f64()));
+    let bytes = case.table.bytes();
+    vec![case.name.to_owned(), time(&direct, bytes), time(&through, bytes), ratio.shown(1.0, 2, "")]
+}
+
+/// Milliseconds, and the rate where there is enough to speak of one.
+fn time(spread: &Spread, bytes: usize) -> String {
+    let text = spread.shown(1e3, 3, " ms");
+    if bytes <= 1_000_000 {
+        return text;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a rate is shown without decimals")]
+    let rate = bytes as f64 / spread.median / 1e6;
+    format!("{text}, {rate:.0} MB/s")
 }

@@ -21,8 +21,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` and reads its output until it has named its Flight address and those above it.
-    pub async fn start(program: &Path, arguments: &[&str], directory: &Path) -> Result<Self> {
+    /// Starts `program` and reads its output until it has named the address of `last` and those above it.
+    pub async fn start(program: &Path, arguments: &[&str], directory: &Path, last: &str) -> Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(directory)
@@ -32,7 +32,7 @@ impl Process {
             .spawn()?;
         let output = child.stdout.take().ok_or("a child without standard output")?;
         let mut lines = BufReader::new(output).lines();
-        let addresses = tokio::time::timeout(STARTED_WITHIN, addresses(&mut lines)).await??;
+        let addresses = tokio::time::timeout(STARTED_WITHIN, addresses(&mut lines, last)).await??;
         // Whatever else it prints is taken off the pipe, which would otherwise fill up.
         let scope = Scope::new();
         scope.spawn("output", async move { while let Ok(Some(_)) = lines.next_line().await {} });
@@ -53,13 +53,16 @@ impl Process {
     }
 }
 
-async fn addresses(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<BTreeMap<String, String>> {
+async fn addresses(
+    lines: &mut Lines<BufReader<ChildStdout>>,
+    last: &str,
+) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     while let Some(line) = lines.next_line().await? {
         if let Some((service, address)) = address(&line) {
             found.insert(service.to_owned(), address.to_owned());
         }
-        if found.contains_key("flight") && (found.contains_key("http") || found.len() == 1) {
+        if found.contains_key(last) {
             return Ok(found);
         }
     }
@@ -70,6 +73,6 @@ async fn addresses(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<BTreeMap
 fn address(line: &str) -> Option<(&str, &str)> {
     let mut words = line.split_whitespace();
     let service = words.next().filter(|word| matches!(*word, "http" | "flight" | "metrics"))?;
-    let address = words.next()?.strip_prefix("http://")?;
+    let (_, address) = words.next()?.split_once("://")?;
     Some((service, address))
 }

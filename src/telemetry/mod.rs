@@ -67,6 +67,11 @@ fn describe() {
         "Statements that failed, before or after their first batch."
     );
     metrics::describe_counter!("query_forwarded", "Statements that were sent whole to one upstream.");
+    metrics::describe_counter!(
+        "upstream_received_bytes",
+        metrics::Unit::Bytes,
+        "Flight data that arrived from an upstream, decompressed; without framing, schemas of plans and errors."
+    );
     metrics::describe_gauge!("sidewing_build_info", "Always 1; the label tells the version.");
     metrics::gauge!("sidewing_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     for name in ["query_executions", "query_failures", "query_forwarded"] {

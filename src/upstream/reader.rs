@@ -48,9 +48,11 @@ impl Received {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn add(&self, message: &FlightData) {
+    /// Adds one message and tells its bytes.
+    fn add(&self, message: &FlightData) -> usize {
         let bytes = message.data_header.len() + message.data_body.len() + message.app_metadata.len();
         self.0.fetch_add(bytes, Ordering::Relaxed);
+        bytes
     }
 }
 
@@ -266,7 +268,11 @@ async fn get_at(
 
 async fn get(session: Session, ticket: Ticket, received: &Received) -> Result<Current, UpstreamError> {
     let received = received.clone();
-    let stream = session.do_get(ticket).await?.inspect_ok(move |message| received.add(message));
+    let all =
+        metrics::counter!("upstream_received_bytes", "endpoint" => session.channel.endpoint().to_string());
+    let stream = session.do_get(ticket).await?.inspect_ok(move |message| {
+        all.increment(received.add(message) as u64);
+    });
     let decoder = FlightDataDecoder::new(stream.map_err(FlightError::from));
     Ok(Current { session, decoder, fit: None })
 }

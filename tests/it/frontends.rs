@@ -161,4 +161,8 @@ async fn metrics_are_prometheus_text() {
     assert_eq!(response.status().as_u16(), 200);
     let text = response.text().await.unwrap();
     assert!(text.lines().any(|line| line.starts_with("# TYPE ")), "{text}");
+    let received = text.lines().find(|line| line.starts_with("upstream_received_bytes{endpoint=\"http://"));
+    let bytes = received.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    // One row of a count, its schema and both headers.
+    assert!(bytes.is_some_and(|bytes| (100..10_000).contains(&bytes)), "{text}");
 }
