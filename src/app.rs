@@ -113,8 +113,11 @@ impl Plan {
         if !problems.is_empty() {
             return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
         }
-        let partitions = spicepod.runtime.target_partitions;
-        match Federation::try_new(datasets.clone(), &spicepod.views, partitions) {
+        let options = federation::Options {
+            push_down: spicepod.runtime.push_down.unwrap_or(true),
+            target_partitions: spicepod.runtime.target_partitions,
+        };
+        match Federation::try_new(datasets.clone(), &spicepod.views, options) {
             Ok(federation) => Ok(Self { spicepod, datasets, federation, connections }),
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }

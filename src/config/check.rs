@@ -89,6 +89,32 @@ impl Checker<'_> {
         self.exclusive(node, place);
     }
 
+    /// Known fields, and others: those are refused by name, unless they are a known one misspelt.
+    fn open_fields(&mut self, node: &Node, table: &'static [Field], other: &'static Kind, place: &Place) {
+        let Value::Map(entries) = &node.value else {
+            return self.fields(node, table, place);
+        };
+        for (key, value) in entries {
+            match table.iter().find(|field| field.name == key.name) {
+                Some(field) => self.field(key, value, field, place),
+                None if nearest(&key.name, table.iter().map(|field| field.name)).is_some() => {
+                    self.unknown(key, table, place);
+                }
+                None => self.open_field(key, value, other, place),
+            }
+        }
+    }
+
+    fn open_field(&mut self, key: &Key, value: &Node, kind: &'static Kind, place: &Place) {
+        let name = shorten(&key.name);
+        if !is_empty(value) && !place.form_only {
+            let message = format!("not supported yet: `{}`", place.name(&name));
+            let help = "remove it: sidewing does not act on it yet".to_owned();
+            self.push("NotSupportedYet", place, &message, key.at, Some(help));
+        }
+        self.kind(value, kind, &place.child(&name).quietly());
+    }
+
     /// Pairs of fields of which one may be written.
     fn exclusive(&mut self, node: &Node, place: &Place) {
         let pair = (node.entry("refresh_check_interval"), node.entry("refresh_cron"));
@@ -155,6 +181,7 @@ impl Checker<'_> {
         match kind {
             Kind::Any => {}
             Kind::Fields(table) => self.fields(node, table, place),
+            Kind::OpenFields(table, other) => self.open_fields(node, table, other, place),
             Kind::FieldsOrList(table, item) => match &node.value {
                 Value::List(items) if !items.is_empty() => self.list_not_yet(node, items, item, place),
                 Value::List(_) => {}
@@ -263,7 +290,8 @@ fn leaf(node: &Node, kind: &Kind) -> Result<(), Fault> {
     };
     match kind {
         Kind::Text if *plain && node.kind() != "text" => Err(Fault::Type("text, in quotes")),
-        Kind::Bool if node.as_bool().is_none() => Err(Fault::Type("`true` or `false`")),
+        Kind::Bool if node.as_bool().is_none() => Err(Fault::Type(expected(kind))),
+        Kind::OnOff if node.as_on_off().is_none() => Err(not_one_of(text, &["off", "on"])),
         Kind::Int(least) => match text.parse::<u64>() {
             Ok(number) if *plain && number >= *least && usize::try_from(number).is_ok() => Ok(()),
             Ok(_) if *plain => Err(value(format!("must be at least {least}"))),
@@ -307,6 +335,7 @@ pub(super) fn one_of(values: &[&str]) -> String {
 fn expected(kind: &Kind) -> &'static str {
     match kind {
         Kind::Bool => "`true` or `false`",
+        Kind::OnOff => "`on` or `off`",
         Kind::Int(_) => "a whole number",
         Kind::Number => "a number",
         Kind::Duration(_) => "a duration such as `30s`",

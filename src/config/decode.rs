@@ -216,6 +216,7 @@ fn runtime(node: Option<&Node>) -> Runtime {
         max_message_size: parsed(section("flight"), "max_message_size"),
         query_timeout: parsed(query, "timeout"),
         target_partitions: parsed(query, "target_partitions"),
+        push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
         shutdown_timeout: parsed(node, "shutdown_timeout"),
         output_level: level.and_then(|level| match level {

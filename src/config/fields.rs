@@ -4,8 +4,8 @@
 //! ignored, and so that a misspelling inside them is still found.
 
 use super::schema::Kind::{
-    Any, Bind, Bool, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number, OneOf, Params, Scalar,
-    Size, Text, TextOrList,
+    Any, Bind, Bool, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number, OnOff, OneOf,
+    OpenFields, Params, Scalar, Size, Text, TextOrList,
 };
 use super::schema::{Field, Zero};
 
@@ -63,7 +63,7 @@ static RUNTIME: &[Field] = &[
     Field::switch("tls", TLS, true, "TLS of the front ends."),
     Field::not_yet("tracing", Fields(TRACING), "Traces sent to Zipkin."),
     Field::switch("telemetry", TELEMETRY, true, "Telemetry sent outward."),
-    Field::not_yet("params", MapOf(&Scalar), "Free parameters of the runtime."),
+    Field::built("params", OpenFields(RUNTIME_PARAMS, &Scalar), "Free parameters of the runtime."),
     Field::switch("task_history", TASK_HISTORY, true, "The table of what was run."),
     Field::switch("cors", CORS, false, "Which web pages may ask."),
     Field::not_yet("cpu", Fields(CPU), "Processor limits."),
@@ -128,6 +128,13 @@ static QUERY: &[Field] = &[
     ),
     Field::not_yet("max_concurrent_queries", Int(0), "How many queries may run at a time."),
 ];
+
+static RUNTIME_PARAMS: &[Field] = &[Field::built(
+    "push_down",
+    OnOff,
+    "Whether joins, aggregates and whole statements are sent upstream; default `on`. With `off` only columns, \
+     filters and limits of single tables are.",
+)];
 
 static AUTH: &[Field] = &[
     Field::switch("api-key", API_KEY, true, "API keys that clients must present."),

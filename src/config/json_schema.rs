@@ -54,6 +54,7 @@ fn kind(kind: &Kind) -> Map<String, Value> {
     let schema = match kind {
         Kind::Text | Kind::Bind | Kind::Cron => json!({"type": "string"}),
         Kind::Bool => json!({"type": "boolean"}),
+        Kind::OnOff => json!({"enum": ["on", "off", true, false]}),
         Kind::Int(least) => json!({"type": "integer", "minimum": least}),
         Kind::Number => json!({"type": "number", "minimum": 0}),
         Kind::Duration(zero) => amount(*zero, &["30s", "1h30m"]),
@@ -65,6 +66,11 @@ fn kind(kind: &Kind) -> Map<String, Value> {
         Kind::List(item) => json!({"type": "array", "items": self::kind(item)}),
         Kind::MapOf(value) => json!({"type": "object", "additionalProperties": self::kind(value)}),
         Kind::Fields(fields) | Kind::FieldsOrList(fields, _) => return object(fields),
+        Kind::OpenFields(fields, other) => {
+            let mut schema = object(fields);
+            schema.insert("additionalProperties".into(), self::kind(other).into());
+            return schema;
+        }
         Kind::Params => return params(),
     };
     match schema {

@@ -17,6 +17,8 @@ pub(super) struct Field {
 pub(super) enum Kind {
     Text,
     Bool,
+    /// `on` or `off`, as text or as a boolean.
+    OnOff,
     /// A whole number of at least this.
     Int(u64),
     /// Any number, zero or more.
@@ -40,6 +42,8 @@ pub(super) enum Kind {
     /// Any keys, values of one kind.
     MapOf(&'static Kind),
     Fields(&'static [Field]),
+    /// A mapping with these fields; any other key holds this kind, and is not supported yet.
+    OpenFields(&'static [Field], &'static Kind),
     /// A mapping; or a list, the form whose feature is not there yet.
     FieldsOrList(&'static [Field], &'static [Field]),
     /// The params of a connector: see [`super::params`].

@@ -21,6 +21,7 @@ runtime:
   dataset_load_parallelism: 2
   shutdown_timeout: 1m30s
   output_level: very_verbose
+  params: {push_down: off}
   tls: {enabled: false, key_file: /k}
   cors: {allowed_origins: ['*']}
   task_history: {enabled: false}
@@ -77,6 +78,7 @@ fn a_good_spicepod() {
     assert_eq!((runtime.target_partitions, runtime.dataset_load_parallelism), (Some(4), Some(2)));
     assert_eq!(runtime.shutdown_timeout.map(|timeout| timeout.get().as_secs()), Some(90));
     assert_eq!(runtime.output_level, Some(LogLevel::VeryVerbose));
+    assert_eq!(runtime.push_down, Some(false));
     let stores: Vec<&str> = pod.secrets.iter().map(|store| store.name.as_str()).collect();
     assert_eq!(stores, ["file", "env"]);
     let [orders, t] = pod.datasets.as_slice() else { panic!("two datasets") };
@@ -92,7 +94,7 @@ fn a_good_spicepod() {
         (Connector::FlightSql, Some("datafusion"))
     );
     assert_eq!(pod.views[0].sql, "SELECT 1");
-    assert_eq!(orders.at.line, 26);
+    assert_eq!(orders.at.line, 27);
 }
 
 #[test]
@@ -148,6 +150,38 @@ fn not_supported_yet() {
          - from: t\n    name: t\n    mode: read\n    access: read_write\n    time_column: at\n    acceleration:\n      \
          refresh_mode: apend\n      refresh_check_interval: 30s\n      refresh_cron: '0 * * * *'\n"
     ));
+}
+
+#[test]
+fn push_down_is_on_or_off() {
+    let read = |value: &str| {
+        let text = format!("{HEAD}runtime: {{params: {{push_down: {value}}}}}\n");
+        pod(&text).map(|pod| pod.runtime.push_down).ok()
+    };
+    for (value, meant) in [
+        ("on", Some(true)),
+        ("true", Some(true)),
+        ("'on'", Some(true)),
+        ("Off", Some(false)),
+        ("off", Some(false)),
+        ("false", Some(false)),
+        ("", None),
+    ] {
+        assert_eq!(read(value), Some(meant), "{value}");
+    }
+    assert_eq!(pod(&format!("{HEAD}runtime: {{params: }}\n")).unwrap().runtime.push_down, None);
+    for value in ["yes", "1", "[on]", "{on: 1}"] {
+        assert_eq!(read(value), None, "{value}");
+    }
+}
+
+#[test]
+fn runtime_params() {
+    insta::assert_snapshot!(said(
+        "runtime:\n  params:\n    push_down: of\n    push-down: on\n    other: 1\n    more: [1]\n    none:\n"
+    ));
+    insta::assert_snapshot!(said("runtime:\n  params: [push_down]\n"));
+    insta::assert_snapshot!(said("runtime:\n  params: {push_down: [off]}\n"));
 }
 
 #[test]

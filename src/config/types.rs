@@ -48,6 +48,8 @@ pub struct Runtime {
     pub query_timeout: Option<Duration>,
     /// `runtime.query.target_partitions`.
     pub target_partitions: Option<usize>,
+    /// `runtime.params.push_down`.
+    pub push_down: Option<bool>,
     /// `runtime.dataset_load_parallelism`: how many datasets are verified at a time.
     pub dataset_load_parallelism: Option<usize>,
     pub shutdown_timeout: Option<Duration>,

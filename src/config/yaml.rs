@@ -74,6 +74,15 @@ impl Node {
         }
     }
 
+    /// `on` or `off`, or a boolean in their place; quoted as well.
+    pub(super) fn as_on_off(&self) -> Option<bool> {
+        match self.text()?.to_ascii_lowercase().as_str() {
+            "on" | "true" => Some(true),
+            "off" | "false" => Some(false),
+            _ => None,
+        }
+    }
+
     /// The entry of a mapping, unless it is null.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
         self.entry(name).map(|(_, node)| node)

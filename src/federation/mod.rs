@@ -61,6 +61,21 @@ pub struct Status {
     pub is_view: bool,
 }
 
+/// How statements are planned.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Whether more than columns, filters and limits of single tables is sent upstream.
+    pub push_down: bool,
+    /// How many partitions a local plan runs in; as many as there are cores when absent.
+    pub target_partitions: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { push_down: true, target_partitions: None }
+    }
+}
+
 /// The datasets and views of one spicepod, planned over by one session. Cheap to clone.
 #[derive(Clone)]
 pub struct Federation {
@@ -74,6 +89,8 @@ struct Inner {
     /// Datasets in the order of the spicepod, then views.
     entries: Vec<Entry>,
     names: Names,
+    /// See [`Options::push_down`].
+    push_down: bool,
     groups: Vec<supervise::Group>,
     /// Whose turn it is to plan the views.
     views: tokio::sync::Mutex<()>,
@@ -87,15 +104,16 @@ impl Federation {
     pub fn try_new(
         datasets: Vec<RemoteDataset>,
         views: &[config::View],
-        target_partitions: Option<usize>,
+        options: Options,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (entries, names) = route::entries(datasets, views)?;
-        let context = registry::session(entries.iter().map(|entry| &entry.name), target_partitions)
+        let context = registry::session(entries.iter().map(|entry| &entry.name), options)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
         let planner = Arc::new(context.state());
         let views = tokio::sync::Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { context, planner, entries, names, groups, views }) })
+        let push_down = options.push_down;
+        Ok(Self { inner: Arc::new(Inner { context, planner, entries, names, push_down, groups, views }) })
     }
 
     /// Starts reaching the upstreams; each heals by itself for as long as `scope` lives. At most

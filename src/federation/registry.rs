@@ -19,6 +19,8 @@ use datafusion::sql::sqlparser::ast::Query;
 use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
+use super::Options;
+
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
@@ -171,14 +173,18 @@ impl SchemaProvider for Tables {
 /// A schema that cannot be registered.
 pub(super) fn session<'a>(
     names: impl Iterator<Item = &'a DatasetName>,
-    target_partitions: Option<usize>,
+    options: Options,
 ) -> datafusion::error::Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
-    if let Some(partitions) = target_partitions {
+    if let Some(partitions) = options.target_partitions {
         config = config.with_target_partitions(partitions);
+    }
+    if !options.push_down {
+        // Join keys found on the way would be sent as a filter that the statement does not have.
+        config = config.set_bool("datafusion.optimizer.enable_dynamic_filter_pushdown", false);
     }
     let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     let context = SessionContext::new_with_state(state);

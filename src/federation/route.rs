@@ -107,6 +107,9 @@ impl Federation {
     }
 
     fn try_forward(&self, statement: &Statement) -> Result<Forward, String> {
+        if !self.inner.push_down {
+            return Err("push_down is off".to_owned());
+        }
         let query = query_of(statement).ok_or("only queries are forwarded")?;
         let datasets = self.datasets_below(statement)?;
         let (first, rest) = datasets.split_first().ok_or("it reads no dataset")?;

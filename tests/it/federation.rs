@@ -109,6 +109,29 @@ async fn a_join_with_aggregate_on_one_upstream_is_one_statement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_push_down_only_single_tables_are_asked() {
+    let upstream = shop().await;
+    let datasets = [Dataset::of("orders", &upstream), Dataset::of("customers", &upstream)];
+    let mut world = World::new(&datasets, "runtime: {params: {push_down: off}}\n").await;
+    upstream.clear();
+    world.assert_same_sql(JOIN, &upstream).await;
+    let mut statements: Vec<String> = upstream.statements().iter().map(|sql| sql.to_lowercase()).collect();
+    statements.sort_by_key(|sql| sql.contains("from \"orders\""));
+    let [customers, orders] = statements.as_slice() else { panic!("two statements: {statements:#?}") };
+    for (sql, wanted, unwanted) in [
+        (customers, ["from \"customers\"", "'eu'"], "remark"),
+        (orders, ["from \"orders\"", "'open'"], "note"),
+    ] {
+        assert!(wanted.iter().all(|word| sql.contains(word)), "{wanted:?} in {sql}");
+        assert!(sql.starts_with("select ") && !sql.contains(unwanted), "{sql}");
+        // Neither the other table nor the keys that were found in it.
+        assert!(!["join", "group by", " in ("].iter().any(|word| sql.contains(word)), "{sql}");
+    }
+    let told = world.sidecar.sql(&format!("EXPLAIN {JOIN}")).await.to_string();
+    assert!(told.contains("push_down is off"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_over_two_upstreams_sends_each_only_what_it_needs() {
     let (sales, crm) = (shop().await, shop().await);
     let datasets = [Dataset::of("orders", &sales), Dataset::of("customers", &crm)];
