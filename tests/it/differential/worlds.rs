@@ -169,12 +169,16 @@ impl Tiers {
         let renamed = RENAMED.map(|(name, remote)| (remote, data::table(name)));
         let odd = Upstream::builder().tables(renamed).start().await;
         let on = |home: &dyn Fn(&str) -> Dataset| data::tables().iter().map(|(name, _)| home(name)).collect();
-        let datasets: [(&str, Vec<Dataset>, &str); 3] = [
+        let datasets: [(&str, Vec<Dataset>, &str); 4] = [
             ("same names", on(&|name| Dataset::of(name, &first).table(name)), ""),
             ("renamed", RENAMED.map(|(name, remote)| Dataset::of(name, &odd).table(remote)).into(), ""),
             ("plain scans", on(&|name| Dataset::flightsql(name, name, &first)), ""),
+            (
+                "push-down off",
+                on(&|name| Dataset::of(name, &first).table(name)),
+                "  params: {push_down: off}\n",
+            ),
             // One dataset accelerated: add `("one accelerated", …, "")` here.
-            // Push-down off: add `("push-down off", on(…), "  params: {push_down: off}\n")` here.
         ];
         let mut worlds = Vec::new();
         for (tier, datasets, runtime) in datasets {

@@ -234,8 +234,17 @@ impl Generator {
 
     fn comparison(&mut self, scope: &[Column], depth: usize) -> String {
         let kind = self.kind_in(scope);
-        let op =
-            self.dice.pick(&["=", "<>", "<", "<=", ">", ">=", "<>", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"]);
+        let op = self.dice.pick(&[
+            "=",
+            "<>",
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "<>",
+            "IS DISTINCT FROM",
+            "IS NOT DISTINCT FROM",
+        ]);
         let a = self.value(kind, scope, depth.min(1));
         let b = if self.dice.once_in(2) { self.literal(kind) } else { self.value(kind, scope, depth.min(1)) };
         format!("{a} {op} {b}")
