@@ -6,15 +6,18 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 
 use crate::name::DatasetName;
 use crate::upstream::{Flavor, RemoteTableName, Upstream, UpstreamError};
 
-use super::filter::{Prover, quoted};
+use super::filter::{Prover, quoted, unqualified};
 use super::scan::{RemoteScan, Shape};
 
 /// A dataset that lives on an upstream.
@@ -63,6 +66,38 @@ impl RemoteTable {
         }
         (sql, shape)
     }
+
+    fn read(&self, projection: &[usize], filters: &[Expr], limit: Option<usize>) -> Result<RemoteScan> {
+        let (sql, shape) = self.select(projection, filters, limit);
+        let schema: Schema = self.schema.project(projection)?;
+        let (name, upstream) = (self.name.clone(), Arc::clone(&self.upstream));
+        Ok(RemoteScan::new(name, upstream, sql, shape, Arc::new(schema)))
+    }
+
+    /// A filter was taken and then changed by the optimizer, so that it cannot be proved any more: nobody
+    /// else applies it, and it is applied here. The limit counts what is left and stays with the caller.
+    fn read_filtered(
+        &self,
+        session: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+        unsent: Expr,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let unsent = unqualified(unsent)?;
+        let mut columns = projection.to_vec();
+        for column in unsent.column_refs() {
+            let at = self.schema.index_of(&column.name)?;
+            if !columns.contains(&at) {
+                columns.push(at);
+            }
+        }
+        let rows = self.read(&columns, filters, None)?;
+        let schema = DFSchema::try_from(rows.schema())?;
+        let predicate = session.create_physical_expr(unsent, &schema)?;
+        let filter = FilterExecBuilder::new(predicate, Arc::new(rows));
+        let shown = (0..projection.len()).collect();
+        Ok(Arc::new(filter.apply_projection(Some(shown))?.build()?))
+    }
 }
 
 /// Whether whole statements and proved filters may be sent.
@@ -104,7 +139,7 @@ impl TableProvider for RemoteTable {
 
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
@@ -117,10 +152,11 @@ impl TableProvider for RemoteTable {
                 &all
             }
         };
-        let (sql, shape) = self.select(projection, filters, limit);
-        let schema: Schema = self.schema.project(projection)?;
-        let (name, upstream) = (self.name.clone(), Arc::clone(&self.upstream));
-        Ok(Arc::new(RemoteScan::new(name, upstream, sql, shape, Arc::new(schema))))
+        let unsent = filters.iter().filter(|filter| self.prover.push(filter).is_none()).cloned();
+        match conjunction(unsent) {
+            None => Ok(Arc::new(self.read(projection, filters, limit)?)),
+            Some(unsent) => self.read_filtered(session, projection, filters, unsent),
+        }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
