@@ -96,6 +96,42 @@ async fn every_tier_explains_and_measures() {
     }
 }
 
+/// What DataFusion made of a filter after a scan had taken it could not be proved, and was dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_changes_after_it_was_taken_still_holds() {
+    let tiers = Tiers::new().await;
+    let mut report = Report::default();
+    for sql in [
+        "SELECT v FROM u LEFT SEMI JOIN (SELECT k, TRY_CAST('' AS BIGINT) AS x FROM t) AS y \
+         ON u.id = y.k AND NOT (y.x <> y.x)",
+        "SELECT count(*) FROM (SELECT TRY_CAST('' AS BIGINT) AS x FROM t) AS y WHERE NOT (y.x <> y.x)",
+        "SELECT id FROM (SELECT id, nullif(1, 1) AS x FROM t) AS y WHERE y.x = 1 OR y.id IS NULL",
+    ] {
+        let statement = Statement::by_hand(sql);
+        report.add(&statement, tiers.check(&statement).await);
+    }
+    report.assert_no_disagreement();
+}
+
+/// GetFlightInfo tells such types before DataFusion has found one for all branches.
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_the_upstream_finds_late() {
+    let tiers = Tiers::new().await;
+    let mut report = Report::default();
+    for sql in [
+        "SELECT CASE WHEN ok THEN 0 ELSE 1.05 END AS x, CASE id WHEN 1 THEN price ELSE k END FROM t",
+        "SELECT CASE WHEN k IS NULL THEN 0 ELSE price END, count(*) FROM t GROUP BY 1",
+        "SELECT sum(CASE WHEN ok THEN price ELSE 0 END) FROM t",
+        "SELECT CASE WHEN ok THEN 'no' ELSE note END FROM t",
+    ] {
+        for seed in 0..5 {
+            let statement = Statement { seed: seed * CATEGORY_COUNT, ..Statement::by_hand(sql) };
+            report.add(&statement, tiers.check(&statement).await);
+        }
+    }
+    report.assert_no_disagreement();
+}
+
 /// Found by hand; each was wrong, refused, or could have been.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_and_shapes_that_mislead() {

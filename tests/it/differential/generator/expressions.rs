@@ -247,7 +247,8 @@ impl Generator {
         ]);
         let a = self.value(kind, scope, depth.min(1));
         let b = if self.dice.once_in(2) { self.literal(kind) } else { self.value(kind, scope, depth.min(1)) };
-        format!("{a} {op} {b}")
+        // `a IS DISTINCT FROM b OR c` would compare with `b OR c`.
+        format!("({a} {op} {b})")
     }
 
     /// Comparisons that differ only by the type of a literal.
