@@ -118,7 +118,7 @@ fn spell_literals(filter: Expr) -> Result<Expr> {
     Ok(changed.data)
 }
 
-fn needs_spelling(value: &ScalarValue) -> bool {
+pub(super) fn needs_spelling(value: &ScalarValue) -> bool {
     !value.is_null()
         && matches!(
             value.data_type(),
@@ -135,7 +135,7 @@ fn needs_spelling(value: &ScalarValue) -> bool {
 }
 
 /// A type as every version of `arrow_cast` reads it: units in words, the zone always said.
-fn type_name(kind: &DataType) -> String {
+pub(super) fn type_name(kind: &DataType) -> String {
     match kind {
         DataType::Timestamp(unit, Some(zone)) => format!("Timestamp({unit:?}, Some(\"{zone}\"))"),
         DataType::Timestamp(unit, None) => format!("Timestamp({unit:?}, None)"),
@@ -145,7 +145,7 @@ fn type_name(kind: &DataType) -> String {
     }
 }
 
-fn text_of(value: &ScalarValue) -> Result<Option<String>> {
+pub(super) fn text_of(value: &ScalarValue) -> Result<Option<String>> {
     Ok(match value.cast_to(&DataType::Utf8)? {
         ScalarValue::Utf8(text) => text,
         _ => None,

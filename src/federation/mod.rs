@@ -5,7 +5,9 @@
 //! reads each table with the columns, filters and limit that are surely equal, and the rest runs in
 //! DataFusion here. Verified sub-plans will stand between the two.
 
+mod arrange;
 mod filter;
+mod pushdown;
 mod registry;
 mod rewrite;
 mod route;
@@ -16,7 +18,9 @@ mod table;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 
 use crate::config::{self, Diagnostic};
@@ -26,6 +30,7 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use registry::{Entry, Names};
 
+pub(crate) use pushdown::Note;
 pub use registry::{Reason, State};
 pub use route::{Forward, Refusal, Route, view_problems};
 pub(crate) use scan::ScanError;
@@ -128,6 +133,20 @@ impl Federation {
         &self.inner.context
     }
 
+    /// An optimised plan with what single upstreams can answer taken out, each part as one SELECT, and
+    /// what became of every part that was looked at.
+    ///
+    /// # Errors
+    /// What DataFusion's own rewriting meets.
+    pub(crate) fn push_down(&self, plan: LogicalPlan) -> datafusion::error::Result<(LogicalPlan, Vec<Note>)> {
+        if !self.inner.push_down {
+            return Ok((plan, Vec::new()));
+        }
+        let home = |scan: &TableScan| pushdown::remote_table(scan).map(|table| table.upstream.id().clone());
+        let plan = arrange::arrange(plan, &home)?;
+        pushdown::cut(plan.data, &self.inner.planner)
+    }
+
     /// Every dataset and view, in the order of the spicepod.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
@@ -148,11 +167,12 @@ impl Federation {
         supervise::report(self, upstream, error);
     }
 
-    /// The same for the upstream of the dataset called `name`.
-    pub fn report_dataset(&self, name: &str, error: &UpstreamError) {
-        let entry = self.inner.entries.iter().find(|entry| entry.name.to_string() == name);
+    /// The same for the upstream that a scan read, where its failure is behind `error`.
+    pub fn report_scan(&self, error: &DataFusionError) {
+        let Some(ScanError { datasets, source }) = ScanError::find(error) else { return };
+        let entry = self.inner.entries.iter().find(|entry| datasets.first() == Some(&entry.name));
         if let Some(registry::Kind::Dataset { upstream, .. }) = entry.map(|entry| &entry.kind) {
-            self.report(upstream, error);
+            self.report(upstream, source);
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use super::Options;
+use super::pushdown::Planner;
 
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
@@ -186,7 +187,11 @@ pub(super) fn session<'a>(
         // Join keys found on the way would be sent as a filter that the statement does not have.
         config = config.set_bool("datafusion.optimizer.enable_dynamic_filter_pushdown", false);
     }
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_query_planner(Arc::new(Planner))
+        .build();
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {

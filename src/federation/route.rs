@@ -266,7 +266,7 @@ fn query_of(statement: &Statement) -> Option<&Query> {
     }
 }
 
-fn parse_query(sql: &str) -> Result<Query, String> {
+pub(super) fn parse_query(sql: &str) -> Result<Query, String> {
     let statements = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
         .build()

@@ -71,7 +71,7 @@ impl RemoteTable {
         let (sql, shape) = self.select(projection, filters, limit);
         let schema: Schema = self.schema.project(projection)?;
         let (name, upstream) = (self.name.clone(), Arc::clone(&self.upstream));
-        Ok(RemoteScan::new(name, upstream, sql, shape, Arc::new(schema)))
+        Ok(RemoteScan::new(vec![name], upstream, sql, shape, Arc::new(schema)))
     }
 
     /// A filter was taken and then changed by the optimizer, so that it cannot be proved any more: nobody
@@ -117,7 +117,7 @@ pub(super) async fn remote_schema(
 }
 
 /// The upstream's name of a table, every part quoted.
-fn remote_sql(table: &RemoteTableName) -> String {
+pub(super) fn remote_sql(table: &RemoteTableName) -> String {
     table.parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".")
 }
 

@@ -13,9 +13,9 @@ use datafusion::sql::parser::Statement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::federation::{Federation, Forward, Reason, Route, State, Status};
+use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
-use crate::upstream::{ErrorKind, UpstreamError, is_same_but_layout};
+use crate::upstream::{UpstreamError, is_same_but_layout};
 
 use super::error::{from_datafusion, not_ready};
 use super::statement::{Explain, Parsed, parse};
@@ -52,6 +52,12 @@ struct Planned {
     parsed: Parsed,
     plan: LogicalPlan,
     route: Route,
+}
+
+/// A plan that runs here, and what of it goes upstream in whole parts.
+struct Physical {
+    plan: Arc<dyn ExecutionPlan>,
+    notes: Vec<Note>,
 }
 
 /// A started statement, before its first batch was waited for.
@@ -107,7 +113,7 @@ impl Engine {
                 other => return other,
             }
         }
-        Ok(self.physical(planned.plan).await?.schema())
+        Ok(self.physical(planned.plan).await?.plan.schema())
     }
 
     /// The schema of one dataset or view by its name parts (`["t"]`, `["s","t"]`, `["a.b.t"]`).
@@ -173,13 +179,21 @@ impl Engine {
         Ok(plan)
     }
 
-    async fn physical(&self, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-        let frame = self.federation.context().execute_logical_plan(plan).await.map_err(from_datafusion)?;
-        frame.create_physical_plan().await.map_err(from_datafusion)
+    async fn physical(&self, plan: LogicalPlan) -> Result<Physical, QueryError> {
+        let state = self.federation.context().state();
+        let plan = state.optimize(&plan).map_err(from_datafusion)?;
+        let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
+        let plan =
+            state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_datafusion)?;
+        Ok(Physical { plan, notes })
     }
 
     async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
-        let plan = self.physical(plan).await?;
+        let plan = self.physical(plan).await?.plan;
+        self.start_physical(plan).await
+    }
+
+    async fn start_physical(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Started, QueryError> {
         let schema = plan.schema();
         let stream = execute_stream(plan, self.federation.context().task_ctx()).map_err(from_datafusion)?;
         let started = Started { schema, batches: self.reported(stream) };
@@ -191,11 +205,8 @@ impl Engine {
         let federation = self.federation.clone();
         stream
             .map_err(move |error| {
-                let error = from_datafusion(error);
-                if let QueryError::Upstream { dataset: Some(name), source } = &error {
-                    federation.report_dataset(name, source);
-                }
-                error
+                federation.report_scan(&error);
+                from_datafusion(error)
             })
             .boxed()
     }
@@ -285,8 +296,9 @@ impl Engine {
             }
             Route::Scan { reason } => {
                 let plan = self.logical(statement.whole).await?;
-                let started = self.start_scan(plan).await?;
-                let mut batches = vec![explain::scanned(&reason)?];
+                let Physical { plan, notes } = self.physical(plan).await?;
+                let started = self.start_physical(plan).await?;
+                let mut batches = vec![explain::scanned(&reason, &notes)?];
                 batches.extend(started.batches.try_collect::<Vec<_>>().await?);
                 batches
             }
@@ -316,11 +328,7 @@ impl Promised {
 
 /// What lets a forwarded statement be answered by scans: the upstream cannot plan it.
 fn falls_back(error: &QueryError) -> bool {
-    matches!(
-        error,
-        QueryError::Upstream { source, .. }
-            if matches!(source.kind, ErrorKind::Refused | ErrorKind::Unimplemented | ErrorKind::Planning)
-    )
+    matches!(error, QueryError::Upstream { source, .. } if source.is_refusal())
 }
 
 /// The upstream's own schema; where qualifiers were dropped on the way, the names that the user's

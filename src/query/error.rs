@@ -76,7 +76,7 @@ pub(super) fn from_datafusion(error: DataFusionError) -> QueryError {
     use DataFusionError as E;
     match error {
         E::External(source) => match source.downcast::<ScanError>() {
-            Ok(scan) => QueryError::Upstream { dataset: Some(scan.dataset.to_string()), source: scan.source },
+            Ok(scan) => QueryError::Upstream { dataset: Some(scan.names()), source: scan.source },
             Err(other) => QueryError::Internal { message: other.to_string() },
         },
         E::Shared(shared) => from_shared(&shared),
@@ -103,9 +103,7 @@ pub(super) fn from_datafusion(error: DataFusionError) -> QueryError {
 fn from_shared(error: &DataFusionError) -> QueryError {
     match error.find_root() {
         DataFusionError::External(source) => match source.downcast_ref::<ScanError>() {
-            Some(scan) => {
-                QueryError::Upstream { dataset: Some(scan.dataset.to_string()), source: scan.source.clone() }
-            }
+            Some(scan) => QueryError::Upstream { dataset: Some(scan.names()), source: scan.source.clone() },
             None => QueryError::Internal { message: source.to_string() },
         },
         DataFusionError::ResourcesExhausted(message) => {

@@ -6,7 +6,7 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::StreamExt;
 
-use crate::federation::Forward;
+use crate::federation::{Forward, Note};
 
 use super::{Batches, QueryError};
 
@@ -39,9 +39,15 @@ pub(super) fn forwarded(forward: &Forward, received: Option<Received>) -> Result
     batch(rows)
 }
 
-/// The row that goes before DataFusion's own plan.
-pub(super) fn scanned(reason: &str) -> Result<RecordBatch, QueryError> {
-    batch(vec![("tier", format!("scans: tables are read and the rest runs here, because {reason}"))])
+/// The rows that go before DataFusion's own plan.
+pub(super) fn scanned(reason: &str, notes: &[Note]) -> Result<RecordBatch, QueryError> {
+    let tier = format!("scans: tables are read and the rest runs here, because {reason}");
+    let mut rows = vec![("tier", tier)];
+    if !notes.is_empty() {
+        let lines: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        rows.push(("push_down", lines.join("\n")));
+    }
+    batch(rows)
 }
 
 /// Reads an answer to its end and keeps only its measures.

@@ -77,6 +77,13 @@ impl UpstreamError {
         self
     }
 
+    /// Whether the upstream cannot plan the statement: said in other words it may be answered. Away, busy or
+    /// forbidding is no refusal: other words would only load it more.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind, ErrorKind::Refused | ErrorKind::Unimplemented | ErrorKind::Planning)
+    }
+
     /// Whether the same call may succeed when made again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

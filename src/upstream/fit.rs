@@ -24,14 +24,24 @@ impl Fit {
     /// # Errors
     /// The first difference that is more than layout, in words.
     pub fn try_new(promised: &SchemaRef, found: &SchemaRef) -> Result<Self, String> {
+        for (wanted, got) in promised.fields().iter().zip(found.fields()) {
+            if wanted.name() != got.name() {
+                return Err(format!("column `{}` was promised, `{}` arrived", wanted.name(), got.name()));
+            }
+        }
+        Self::by_position(promised, found)
+    }
+
+    /// The same where names mean nothing: the first column is the first column, however it is called.
+    ///
+    /// # Errors
+    /// The first difference that is more than layout, in words.
+    pub fn by_position(promised: &SchemaRef, found: &SchemaRef) -> Result<Self, String> {
         let (wanted, got) = (promised.fields(), found.fields());
         if wanted.len() != got.len() {
             return Err(format!("{} columns were promised, {} arrived", wanted.len(), got.len()));
         }
         for (wanted, got) in wanted.iter().zip(got) {
-            if wanted.name() != got.name() {
-                return Err(format!("column `{}` was promised, `{}` arrived", wanted.name(), got.name()));
-            }
             if plain(wanted.data_type()) != plain(got.data_type()) {
                 return Err(format!(
                     "column `{}` was promised as {}, but arrived as {}",
@@ -159,6 +169,15 @@ mod tests {
         insta::assert_snapshot!(refused(schema("b", DataType::Int64, true)),
             @"column `a` was promised, `b` arrived");
         insta::assert_snapshot!(refused(Arc::new(Schema::empty())), @"1 columns were promised, 0 arrived");
+    }
+
+    #[test]
+    fn by_position_names_are_the_promised_ones() {
+        let (promised, found) = (schema("a", DataType::Int32, true), schema("b", DataType::Int32, true));
+        let batch =
+            RecordBatch::try_new(Arc::clone(&found), vec![Arc::new(Int32Array::from(vec![1]))]).unwrap();
+        let fitted = Fit::by_position(&promised, &found).unwrap().apply(batch).unwrap();
+        assert_eq!(fitted.schema(), promised);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod reader;
 mod session;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -264,7 +264,8 @@ async fn a_statement_that_the_upstream_cannot_plan_falls_back_to_scans() {
     .enumerate()
     {
         upstream.clear();
-        upstream.inject(Method::GetFlightInfo, 1, Fault::Status(status.clone()));
+        // The statement whole, and the part of it that would be sent instead.
+        upstream.inject(Method::GetFlightInfo, 2, Fault::Status(status.clone()));
         // Each statement is new, so that nothing is known of it. HTTP asks once, where Flight asks twice.
         let sql =
             format!("select status, count(*) + {case} as n from orders group by status order by status");
