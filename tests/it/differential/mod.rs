@@ -2,7 +2,8 @@
 //! forwarded, forwarded under other names, over two upstreams, scanned. The answers, their column names
 //! and their types must agree with the reference's, and errors too.
 //!
-//! `SIDEWING_LONG=1` asks twenty times as many; `SIDEWING_SEED=n` asks the one statement of that seed.
+//! `SIDEWING_LONG=1` asks twenty times as many; `SIDEWING_SEED=n` asks the one statement of that seed,
+//! `SIDEWING_SEED=n..m` those from n to below m.
 
 mod data;
 mod generator;
@@ -33,9 +34,12 @@ const LANES: usize = 2;
 
 /// The seeds to ask.
 fn seeds() -> std::ops::Range<u64> {
-    if let Ok(seed) = std::env::var("SIDEWING_SEED") {
-        let seed = seed.parse().expect("SIDEWING_SEED is a number");
-        return seed..seed + 1;
+    if let Ok(seeds) = std::env::var("SIDEWING_SEED") {
+        let number = |text: &str| text.parse::<u64>().expect("SIDEWING_SEED is a number, or two with `..`");
+        return match seeds.split_once("..") {
+            Some((first, end)) => number(first)..number(end),
+            None => number(&seeds)..number(&seeds) + 1,
+        };
     }
     let times = if std::env::var_os("SIDEWING_LONG").is_some() { LONG } else { 1 };
     SEED..SEED + STATEMENTS * times
