@@ -213,7 +213,7 @@ impl Tiers {
         // The schema that is promised is asked of one tier; each has its turn with each category.
         let promising = (statement.seed / CATEGORY_COUNT) as usize % (self.worlds.len() + 1);
         // So have the two tiers of mere scans: all of this has a minute.
-        let is_proved_turn = promising % 2 == 0;
+        let is_proved_turn = promising.is_multiple_of(2);
         for (at, (tier, world)) in self.worlds.iter().chain([split]).enumerate() {
             if is_proved_turn && *tier == PLAIN {
                 continue;
