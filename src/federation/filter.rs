@@ -72,7 +72,8 @@ impl Prover {
     }
 }
 
-fn unqualified(filter: Expr) -> Result<Expr> {
+/// The same without the table's name before its columns.
+pub(super) fn unqualified(filter: Expr) -> Result<Expr> {
     let changed = filter.transform(|expr| {
         Ok(match expr {
             Expr::Column(column) if column.relation.is_some() => {

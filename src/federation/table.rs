@@ -6,15 +6,18 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 
 use crate::name::DatasetName;
 use crate::upstream::{Flavor, RemoteTableName, Upstream, UpstreamError};
 
-use super::filter::{Prover, quoted};
+use super::filter::{Prover, quoted, unqualified};
 use super::rows::RowCount;
 use super::scan::{Keys, Place, RemoteScan, Shape};
 
@@ -98,6 +101,54 @@ impl RemoteTable {
         }
         Select { sql, shape, place, is_filtered: !filters.is_empty() }
     }
+
+    fn read(
+        &self,
+        session: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<RemoteScan> {
+        let select = self.select(projection, filters, limit);
+        let selectivity = session.config_options().optimizer.default_filter_selectivity;
+        let rows = self.estimate(&select, limit, selectivity);
+        let schema: SchemaRef = Arc::new(self.schema.project(projection)?);
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let (datasets, upstream) = (vec![self.name.clone()], Arc::clone(&self.upstream));
+        let mut scan = RemoteScan::new(datasets, upstream, select.sql, select.shape, schema).with_rows(rows);
+        if select.shape == Shape::Rows {
+            scan = scan.with_keys(Keys::new(names, Arc::clone(&self.prover), select.place));
+        }
+        if !select.is_filtered && limit.is_none() {
+            scan = scan.counted_by(Arc::clone(&self.rows));
+        }
+        Ok(scan)
+    }
+
+    /// A filter was taken and then changed by the optimizer, so that it cannot be proved any more: nobody
+    /// else applies it, and it is applied here. The limit counts what is left and stays with the caller.
+    fn read_filtered(
+        &self,
+        session: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+        unsent: Expr,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let unsent = unqualified(unsent)?;
+        let mut columns = projection.to_vec();
+        for column in unsent.column_refs() {
+            let at = self.schema.index_of(&column.name)?;
+            if !columns.contains(&at) {
+                columns.push(at);
+            }
+        }
+        let rows = self.read(session, &columns, filters, None)?;
+        let schema = DFSchema::try_from(rows.schema())?;
+        let predicate = session.create_physical_expr(unsent, &schema)?;
+        let filter = FilterExecBuilder::new(predicate, Arc::new(rows));
+        let shown = (0..projection.len()).collect();
+        Ok(Arc::new(filter.apply_projection(Some(shown))?.build()?))
+    }
 }
 
 /// Whether whole statements and proved filters may be sent.
@@ -157,20 +208,11 @@ impl TableProvider for RemoteTable {
                 &all
             }
         };
-        let select = self.select(projection, filters, limit);
-        let selectivity = session.config_options().optimizer.default_filter_selectivity;
-        let rows = self.estimate(&select, limit, selectivity);
-        let schema: SchemaRef = Arc::new(self.schema.project(projection)?);
-        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        let (datasets, upstream) = (vec![self.name.clone()], Arc::clone(&self.upstream));
-        let mut scan = RemoteScan::new(datasets, upstream, select.sql, select.shape, schema).with_rows(rows);
-        if select.shape == Shape::Rows {
-            scan = scan.with_keys(Keys::new(names, Arc::clone(&self.prover), select.place));
+        let unsent = filters.iter().filter(|filter| self.prover.push(filter).is_none()).cloned();
+        match conjunction(unsent) {
+            None => Ok(Arc::new(self.read(session, projection, filters, limit)?)),
+            Some(unsent) => self.read_filtered(session, projection, filters, unsent),
         }
-        if !select.is_filtered && limit.is_none() {
-            scan = scan.counted_by(Arc::clone(&self.rows));
-        }
-        Ok(Arc::new(scan))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
-use crate::upstream::UpstreamError;
+use crate::upstream::{UpstreamError, is_same_but_layout};
 
 use super::error::{from_datafusion, not_ready};
 use super::statement::{Explain, Parsed, parse};
@@ -253,9 +253,26 @@ impl Engine {
         }
         let sent = forward.upstream.plan(&forward.sql).await;
         let planned = sent.map_err(|source| self.upstream_error(forward, source))?;
-        let schema = promised_schema(forward, &planned.schema, plan);
-        self.promises.insert(key, planned.schema);
-        Ok(schema)
+        let schema = self.settled(planned.schema, plan)?;
+        self.promises.insert(key, Arc::clone(&schema));
+        Ok(promised_schema(forward, &schema, plan))
+    }
+
+    /// GetFlightInfo has the types of DataFusion's first plan, where `CASE … THEN 0 ELSE 1.05 END` is an
+    /// integer; the answer will have those of the last. Our own last plan knows them.
+    fn settled(&self, promised: SchemaRef, plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
+        let last = self.federation.context().state().optimize(plan).map_err(from_datafusion)?;
+        if last.schema().fields().len() != promised.fields().len() {
+            return Ok(promised);
+        }
+        let fields = promised.fields().iter().zip(last.schema().fields());
+        let fields: Vec<Field> = fields
+            .map(|(field, last)| match is_same_but_layout(field.data_type(), last.data_type()) {
+                true => field.as_ref().clone(),
+                false => field.as_ref().clone().with_data_type(last.data_type().clone()),
+            })
+            .collect();
+        Ok(Arc::new(Schema::new_with_metadata(fields, promised.metadata().clone())))
     }
 
     fn upstream_error(&self, forward: &Forward, source: UpstreamError) -> QueryError {

@@ -2,7 +2,7 @@
 //!
 //! `a AND b AND …` is a tree as deep as the chain is long, and so is a plan over many SELECTs. Trees are
 //! walked, copied and dropped on the stack of a thread; one that is too deep would end the process, not
-//! the query. The numbers are proved by `tests/it/differential.rs` against the stack that
+//! the query. The numbers are proved by `tests/it/differential` against the stack that
 //! [`STACK_SIZE`] gives to threads.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;

@@ -1,5 +1,5 @@
 //! Batches that differ from the promised schema only in how they are laid out are brought to it; any other
-//! difference is refused. Pure.
+//! difference is refused, but for a type that only the stream can know. Pure.
 //!
 //! Servers promise string views and send large strings, or promise dictionaries and send plain values: the
 //! values are the same, and everybody above relies on the promise.
@@ -75,15 +75,26 @@ impl Fit {
     }
 }
 
-/// The promise, with every column nullable that may turn out to be: `NOT NULL` is often promised in error,
-/// and then a null is no reason to fail.
-pub(super) fn loosened(promised: &Schema, found: &Schema) -> Schema {
+/// The promise as far as the stream keeps it. A column is nullable if either says so: `NOT NULL` is often
+/// promised in error, and then a null is no reason to fail. It has the stream's type where that is another
+/// one: DataFusion tells in GetFlightInfo the type of `CASE … THEN 0 ELSE 1.05 END` before it has found one
+/// for all branches.
+pub(super) fn settled(promised: &Schema, found: &Schema) -> Schema {
     let fields = promised.fields().iter().enumerate().map(|(at, field)| {
-        let is_nullable =
-            field.is_nullable() || found.fields().get(at).is_some_and(|field| field.is_nullable());
-        field.as_ref().clone().with_nullable(is_nullable)
+        let Some(found) = found.fields().get(at) else { return field.as_ref().clone() };
+        let data_type = match is_same_but_layout(field.data_type(), found.data_type()) {
+            true => field.data_type(),
+            false => found.data_type(),
+        };
+        let is_nullable = field.is_nullable() || found.is_nullable();
+        field.as_ref().clone().with_data_type(data_type.clone()).with_nullable(is_nullable)
     });
     Schema::new_with_metadata(fields.collect::<Vec<_>>(), promised.metadata().clone())
+}
+
+/// Whether two types have the same values.
+pub(crate) fn is_same_but_layout(one: &DataType, other: &DataType) -> bool {
+    plain(one) == plain(other)
 }
 
 /// A type without its layout: string and binary widths, dictionaries, list kinds, names and nullability of
@@ -172,10 +183,18 @@ mod tests {
     #[test]
     fn a_null_in_a_column_promised_without_is_kept() {
         let found = schema("a", DataType::Int32, true);
-        let promised = Arc::new(loosened(&schema("a", DataType::Int32, false), &found));
+        let promised = Arc::new(settled(&schema("a", DataType::Int32, false), &found));
         let batch =
             RecordBatch::try_new(found.clone(), vec![Arc::new(Int32Array::from(vec![None]))]).unwrap();
         let fitted = Fit::try_new(&promised, &found).unwrap().apply(batch).unwrap();
         assert_eq!(fitted.column(0).null_count(), 1);
+    }
+
+    #[test]
+    fn another_type_than_promised_is_the_streams() {
+        let found = schema("a", DataType::Decimal128(30, 15), true);
+        assert_eq!(settled(&schema("a", DataType::Int64, true), &found), *found);
+        let layout = schema("a", DataType::Utf8View, true);
+        assert_eq!(settled(&layout, &schema("a", DataType::LargeUtf8, true)), *layout);
     }
 }

@@ -36,7 +36,7 @@ mod tests;
 
 pub use client::{Planned, Upstream};
 pub use error::{ErrorKind, Step, UpstreamError};
-pub(crate) use fit::Fit;
+pub(crate) use fit::{Fit, is_same_but_layout};
 pub use identity::UpstreamId;
 pub use pool::{Pool, PoolOptions};
 pub use reader::RemoteStream;

@@ -164,7 +164,7 @@ impl Reader {
     fn begin_schema(&mut self, found: &SchemaRef) -> Result<(), UpstreamError> {
         let schema = match (&self.schema, &self.promised) {
             (Some(schema), _) => Arc::clone(schema),
-            (None, Some(promised)) => Arc::new(fit::loosened(promised, found)),
+            (None, Some(promised)) => Arc::new(fit::settled(promised, found)),
             (None, None) => Arc::clone(found),
         };
         let fit = Fit::try_new(&schema, found).map_err(|why| {

@@ -21,7 +21,7 @@ use super::{Unsent, unsent};
 pub(super) fn check(plan: &LogicalPlan) -> Result<(), Unsent> {
     match plan {
         LogicalPlan::TableScan(scan) => check_scan(scan)?,
-        LogicalPlan::Projection(node) => all(&node.expr, |expr| is_column(expr), "a computed column")?,
+        LogicalPlan::Projection(node) => all(&node.expr, is_column, "a computed column")?,
         LogicalPlan::Filter(node) => {
             let schema = node.input.schema();
             all(std::slice::from_ref(&node.predicate), |expr| is_condition(expr, schema), "this filter")?;

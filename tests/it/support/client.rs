@@ -173,16 +173,19 @@ pub fn pretty(batches: &[RecordBatch]) -> String {
 /// Fails with both answers if they differ in column names or rows. Types may differ where the values are
 /// the same (a string view against a string); floats agree in ten digits.
 pub fn assert_same(what: &str, actual: &[RecordBatch], expected: &[RecordBatch], order: Order) {
-    let (actual_rows, expected_rows) = (rows(actual, order), rows(expected, order));
-    assert!(
-        actual_rows == expected_rows,
-        "{what}\n--- answer\n{}\n--- expected\n{}",
-        pretty(&head(actual)),
-        pretty(&head(expected)),
-    );
-    if let (Some(actual), Some(expected)) = (actual.first(), expected.first()) {
-        assert_eq!(names(&actual.schema()), names(&expected.schema()), "{what}: column names");
+    if let Some(difference) = difference(actual, expected, order) {
+        panic!("{what}\n{difference}");
     }
+}
+
+/// What [`assert_same`] fails with: both answers, if they differ.
+pub fn difference(actual: &[RecordBatch], expected: &[RecordBatch], order: Order) -> Option<String> {
+    if rows(actual, order) != rows(expected, order) {
+        let (actual, expected) = (pretty(&head(actual)), pretty(&head(expected)));
+        return Some(format!("--- answer\n{actual}\n--- expected\n{expected}"));
+    }
+    let (actual, expected) = (names(&actual.first()?.schema()), names(&expected.first()?.schema()));
+    (actual != expected).then(|| format!("column names {actual:?}, expected {expected:?}"))
 }
 
 /// The rows as text, one cell after the other; sorted if order does not count.
@@ -212,8 +215,8 @@ fn batch_rows(batch: &RecordBatch) -> Vec<Vec<String>> {
     (0..batch.num_rows()).map(|row| (0..columns.len()).map(|column| cell(row, column)).collect()).collect()
 }
 
-fn names(schema: &SchemaRef) -> Vec<&str> {
-    schema.fields().iter().map(|field| field.name().as_str()).collect()
+fn names(schema: &SchemaRef) -> Vec<String> {
+    schema.fields().iter().map(|field| field.name().clone()).collect()
 }
 
 /// Enough to see what is wrong.
