@@ -115,6 +115,9 @@ impl Federation {
     /// Sees to it that the row counts that `plan`'s joins hang on are known or asked for. Waits a little for
     /// those that nobody has asked for before.
     pub async fn count_rows(&self, plan: &LogicalPlan) {
+        if !self.inner.push_down {
+            return;
+        }
         let tables = match joined_tables(plan) {
             Ok(tables) => tables,
             // A plan that cannot be walked is planned without counts.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement;
@@ -187,8 +187,7 @@ impl Engine {
         if !matches!(plan, LogicalPlan::Explain(_)) {
             self.federation.count_rows(&plan).await;
         }
-        let plan =
-            state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_datafusion)?;
+        let plan = planned(&plan, &state).await.map_err(from_datafusion)?;
         Ok(Physical { plan, notes })
     }
 
@@ -328,6 +327,21 @@ impl Promised {
     fn of(forward: &Forward) -> Self {
         Self { upstream: forward.upstream.id().clone(), sql: forward.sql.clone() }
     }
+}
+
+/// The physical plan. DataFusion 55.2 loses an order now and then while it spreads work over partitions, and
+/// then refuses its own plan: what cannot be planned for many is planned for one.
+async fn planned(
+    plan: &LogicalPlan,
+    state: &SessionState,
+) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    let refused = match state.query_planner().create_physical_plan(plan, state).await {
+        Err(error) if state.config().target_partitions() > 1 => error,
+        other => return other,
+    };
+    let config = state.config().clone().with_target_partitions(1);
+    let state = SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build();
+    state.query_planner().create_physical_plan(plan, &state).await.map_err(|_| refused)
 }
 
 /// What lets a forwarded statement be answered by scans: the upstream cannot plan it.
