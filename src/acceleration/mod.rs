@@ -4,4 +4,6 @@
 
 pub(crate) mod chunk_id;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "wired by refresh"))]
+pub(crate) mod disk;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "wired by refresh"))]
 pub(crate) mod store;
