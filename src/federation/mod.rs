@@ -7,6 +7,7 @@
 
 mod arrange;
 mod filter;
+mod here;
 mod pushdown;
 mod registry;
 mod rewrite;
@@ -90,6 +91,8 @@ pub struct Federation {
 
 struct Inner {
     context: SessionContext,
+    /// The remote tables alone.
+    sources: SessionContext,
     /// Plans filters again, to prove them; knows functions, needs no tables.
     planner: Arc<SessionState>,
     /// Datasets in the order of the spicepod, then views.
@@ -117,12 +120,14 @@ impl Federation {
         let (entries, names) = route::entries(datasets, views)?;
         let context = registry::session(entries.iter().map(|entry| &entry.name), options)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
+        let sources = registry::session(entries.iter().map(|entry| &entry.name), options)
+            .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
         let planner = Arc::new(context.state());
         let views = tokio::sync::Mutex::default();
         let push_down = options.push_down;
         let background = OnceLock::new();
-        let inner = Inner { context, planner, entries, names, push_down, groups, views, background };
+        let inner = Inner { context, sources, planner, entries, names, push_down, groups, views, background };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -194,7 +199,7 @@ impl Status {
             name: entry.name.clone(),
             from: entry.from.clone(),
             endpoint,
-            state: entry.state.load().as_ref().clone(),
+            state: entry.answering().as_ref().clone(),
             is_view: matches!(entry.kind, registry::Kind::View(_)),
         }
     }

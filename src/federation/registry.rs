@@ -20,6 +20,7 @@ use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use super::Options;
+use super::here::Here;
 use super::pushdown::Planner;
 use super::rows::RowCount;
 use super::scan::{KEYS_MAX, WaitForNobody};
@@ -70,7 +71,11 @@ pub(super) struct Entry {
     /// `from:` as written; for a view the word `view`.
     pub from: String,
     pub kind: Kind,
+    /// Of the remote table, or of the view.
     pub state: ArcSwap<State>,
+    pub here: ArcSwap<Here>,
+    /// When this process began with it.
+    pub since: SystemTime,
 }
 
 pub(super) enum Kind {

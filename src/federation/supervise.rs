@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
@@ -162,13 +163,18 @@ impl Keeper {
     ) -> datafusion::error::Result<()> {
         let was = entry.state.load();
         if was.schema() != Some(schema) {
-            let context = &self.federation.inner.context;
             let (upstream, remote) = (Arc::clone(upstream), remote.clone());
             let planner = &self.federation.inner.planner;
             let table =
                 RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?
                     .counted_by(Arc::clone(rows));
-            context.register_table(entry.reference(), Arc::new(table))?;
+            let table: Arc<dyn TableProvider> = Arc::new(table);
+            self.federation.inner.sources.register_table(entry.reference(), Arc::clone(&table))?;
+            if entry.is_remote() {
+                self.federation.inner.context.register_table(entry.reference(), table)?;
+                // Perhaps it was taken here meanwhile.
+                self.federation.restore_here(entry)?;
+            }
         }
         if !matches!(was.as_ref(), State::Ready { .. }) {
             tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
@@ -202,7 +208,7 @@ impl std::fmt::Display for Reason {
 
 impl Federation {
     /// Plans the views again over the schemas that are known now. Views come after what they depend on.
-    async fn plan_views(&self) {
+    pub(super) async fn plan_views(&self) {
         // Keepers take turns: an older look at the states must not overwrite a newer one.
         let _turn = self.inner.views.lock().await;
         for entry in &self.inner.entries {
@@ -217,7 +223,7 @@ impl Federation {
         let mut stale = None;
         for at in &view.depends {
             let source = &self.inner.entries[*at];
-            match source.state.load().as_ref() {
+            match source.answering().as_ref() {
                 State::Ready { .. } => {}
                 State::Initializing => return State::Initializing,
                 State::Error { reason, schema, since } => {
@@ -245,7 +251,7 @@ impl Federation {
         let statement = Statement::Statement(Box::new(SqlStatement::Query(view.query.clone())));
         let plan = context.state().statement_to_plan(statement).await?;
         let table = ViewTable::new(plan, Some(view.sql.clone()));
-        let schema = datafusion::catalog::TableProvider::schema(&table);
+        let schema = TableProvider::schema(&table);
         context.register_table(entry.reference(), Arc::new(table))?;
         Ok(schema)
     }
