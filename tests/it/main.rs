@@ -25,4 +25,5 @@ mod messages;
 mod pushdown;
 mod resilience;
 mod sql;
+mod sub_plans;
 mod tpch;
