@@ -34,7 +34,7 @@ pub(super) fn unseen(
     let seen = seen(layout, &batches, &held, &window, budget)?;
     let mut rest = seen.as_slice();
     let mut unseen = Vec::with_capacity(batches.len());
-    for batch in batches {
+    for batch in &batches {
         let (own, others) = rest.split_at(batch.num_rows());
         let stays: BooleanArray = own.iter().map(|seen| Some(!seen)).collect();
         unseen.push(filter_record_batch(batch, &stays).map_err(StoreError::arrow(layout.name()))?);
