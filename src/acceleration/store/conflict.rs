@@ -3,7 +3,7 @@
 //! Rows whose key has a hash of its own are not looked at. The others are taken in the order in which they arrived,
 //! each against those that stand until then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -19,6 +19,9 @@ use super::{Chunk, StoreError};
 
 /// About what a contender costs beside its encoded keys, in bytes.
 const CONTENDER_BYTES: usize = 256;
+
+/// By the position of the chunk, the rows that do not stay.
+pub(super) type Lost = BTreeMap<usize, BTreeSet<u32>>;
 
 /// The rows among which the conflicts are.
 pub(super) struct Field<'a> {
@@ -40,6 +43,8 @@ struct Contender {
     time: Option<i64>,
     /// For each unique key; none where a NULL is in it.
     keys: Vec<Option<Box<[u8]>>>,
+    /// Rows of the generation before that lost against this one, or against one that lost against it.
+    ousted: Vec<Place>,
 }
 
 struct Contest<'a> {
@@ -48,16 +53,16 @@ struct Contest<'a> {
     converters: Vec<RowConverter>,
     /// For each unique key who has it.
     holders: Vec<HashMap<Box<[u8]>, Arc<Contender>>>,
-    lost: BTreeMap<usize, Vec<u32>>,
+    lost: Lost,
+    /// The positions of chunks that bring new rows.
+    fresh: HashSet<usize>,
     bytes: usize,
     lease: Lease,
 }
 
-/// By the position of the chunk, the rows that do not stay.
-///
 /// # Errors
 /// [`StoreError::DuplicateKey`] and [`StoreError::NullKey`] as the layout's keys say.
-pub(super) fn losers(field: &Field<'_>) -> Result<BTreeMap<usize, Vec<u32>>, StoreError> {
+pub(super) fn losers(field: &Field<'_>) -> Result<Lost, StoreError> {
     refuse_nulls(field)?;
     let places = contended(field);
     if places.is_empty() {
@@ -67,6 +72,7 @@ pub(super) fn losers(field: &Field<'_>) -> Result<BTreeMap<usize, Vec<u32>>, Sto
     for run in places.chunk_by(|one, other| one.chunk == other.chunk) {
         contest.enter(run)?;
     }
+    contest.lost.retain(|_, rows| !rows.is_empty());
     Ok(contest.lost)
 }
 
@@ -114,7 +120,8 @@ impl<'a> Contest<'a> {
         let converters = converters.map_err(StoreError::arrow(field.layout.name()))?;
         let holders = keys.iter().map(|_| HashMap::new()).collect();
         let lease = field.budget.empty();
-        Ok(Self { field, keys, converters, holders, lost: BTreeMap::new(), bytes: 0, lease })
+        let fresh = field.fresh.iter().filter_map(|chunk| field.live.get(&chunk.id()).copied()).collect();
+        Ok(Self { field, fresh, keys, converters, holders, lost: BTreeMap::new(), bytes: 0, lease })
     }
 
     /// Takes rows of one chunk.
@@ -139,6 +146,7 @@ impl<'a> Contest<'a> {
                 place: *place,
                 time: time.as_ref().and_then(|times| times.is_valid(at).then(|| times.value(at))),
                 keys: Vec::with_capacity(self.keys.len()),
+                ousted: Vec::new(),
             })
             .collect();
         for (key, converter) in self.keys.iter().zip(&self.converters) {
@@ -175,13 +183,32 @@ impl<'a> Contest<'a> {
             self.lose(contender.place);
             return Ok(());
         }
+        self.oust(contender, &rivals);
+        Ok(())
+    }
+
+    /// The contender takes the keys of its rivals. When it is the very row that held them before, sent again after an
+    /// older one, that row stays where it is: nothing has changed.
+    fn oust(&mut self, mut contender: Contender, rivals: &[(usize, Arc<Contender>)]) {
         for (_, rival) in rivals {
             self.lose(rival.place);
-            self.hold(&rival, |holders, key| drop(holders.remove(key)));
+            self.hold(rival, |holders, key| drop(holders.remove(key)));
+            contender.ousted.extend(&rival.ousted);
+            if !self.fresh.contains(&rival.place.chunk) {
+                contender.ousted.push(rival.place);
+            }
+        }
+        let back = contender.ousted.iter().position(|place| self.same(*place, contender.place));
+        if let Some(back) = back {
+            let held = contender.ousted.swap_remove(back);
+            self.lose(contender.place);
+            if let Some(rows) = self.lost.get_mut(&held.chunk) {
+                rows.remove(&held.row);
+            }
+            contender.place = held;
         }
         let contender = Arc::new(contender);
         self.hold(&contender, |holders, key| drop(holders.insert(key.into(), Arc::clone(&contender))));
-        Ok(())
     }
 
     fn hold(
@@ -197,7 +224,7 @@ impl<'a> Contest<'a> {
     }
 
     fn lose(&mut self, place: Place) {
-        self.lost.entry(place.chunk).or_default().push(place.row);
+        self.lost.entry(place.chunk).or_default().insert(place.row);
     }
 
     /// Whether two rows are equal in every column, bit for bit.

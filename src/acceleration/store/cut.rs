@@ -46,12 +46,14 @@ impl Size {
         Self { rows_max: 1 << rows.ilog2() }
     }
 
-    pub(super) fn rows_min(self) -> usize {
-        self.rows_max / 8
+    /// The smallest size, so that a test needs few rows for many chunks.
+    #[cfg(test)]
+    pub(super) fn least() -> Self {
+        Self { rows_max: ROWS_MAX_LEAST }
     }
 
-    pub(super) fn rows_max(self) -> usize {
-        self.rows_max
+    pub(super) fn rows_min(self) -> usize {
+        self.rows_max / 8
     }
 
     fn ends(self, rows: usize, hash: u64) -> bool {

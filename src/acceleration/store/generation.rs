@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::acceleration::chunk_id::ChunkId;
-
 use super::cut::Size;
 use super::keys::{KeyIndex, Positions};
 use super::{Chunk, Layout};
@@ -82,10 +80,6 @@ impl Generation {
 
     pub(super) fn indexes(&self) -> &[KeyIndex] {
         &self.indexes
-    }
-
-    pub(super) fn has(&self, chunk: ChunkId) -> bool {
-        self.positions.contains_key(&chunk)
     }
 }
 

@@ -16,6 +16,8 @@ use super::{Budget, Chunk, Generation, Layout, StoreError, shape};
 /// A full load on its way. Dropping it leaves the generation before as it was.
 pub(crate) struct Load {
     layout: Arc<Layout>,
+    number: u64,
+    /// The generation before, where it has the same layout.
     previous: Option<Arc<Generation>>,
     /// Chunks of `previous` that were not met yet, by fingerprint.
     known: HashMap<u64, Vec<Arc<Chunk>>>,
@@ -30,14 +32,21 @@ impl Load {
     /// `previous` is what the number follows and what chunks are shared with; of another layout only the number
     /// counts.
     pub(crate) fn begin(layout: Arc<Layout>, previous: Option<Arc<Generation>>, budget: Budget) -> Self {
-        let alike = previous.as_ref().filter(|previous| *previous.layout() == layout);
+        let number = previous.as_ref().map_or(1, |previous| previous.number() + 1);
+        let previous = previous.filter(|previous| *previous.layout() == layout);
         let mut known: HashMap<u64, Vec<Arc<Chunk>>> = HashMap::new();
-        for chunk in alike.iter().flat_map(|previous| previous.chunks()) {
+        for chunk in previous.iter().flat_map(|previous| previous.chunks()) {
             known.entry(chunk.fingerprint()).or_default().push(Arc::clone(chunk));
         }
-        let cutter = Cutter::new(alike.and_then(|previous| previous.size()));
+        let cutter = Cutter::new(previous.as_ref().and_then(|previous| previous.size()));
         let open = budget.empty();
-        Self { layout, previous, known, cutter, chunks: Vec::new(), budget, open }
+        Self { layout, number, previous, known, cutter, chunks: Vec::new(), budget, open }
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_small_chunks(mut self) -> Self {
+        self.cutter = Cutter::new(Some(super::cut::Size::least()));
+        self
     }
 
     /// Rows and bytes that are in chunks by now, for a progress bar.
@@ -70,7 +79,8 @@ impl Load {
         self.open.resize(0)?;
         let seal = Seal {
             layout: &self.layout,
-            previous: self.previous.as_ref(),
+            number: self.number,
+            previous: self.previous.as_deref(),
             size: self.cutter.size(),
             watermark: watermark(None, &self.chunks),
             budget: &self.budget,

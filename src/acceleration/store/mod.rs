@@ -21,6 +21,7 @@ mod seal;
 
 mod append;
 mod conflict;
+mod dedup;
 mod load;
 mod rebuild;
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{not, prep_null_mask_filter};
+use datafusion::common::plan_err;
 use datafusion::error::Result;
 use datafusion::physical_plan::PhysicalExpr;
 
 use crate::acceleration::chunk_id::ChunkId;
 
 use super::cut::{Cut, Cutter, fingerprint};
-use super::generation::{Parts, watermark};
+use super::generation::watermark;
 use super::seal::{Seal, reduced};
 use super::{Budget, Chunk, Generation, Layout, StoreError, prune, shape};
 
@@ -93,21 +94,14 @@ pub(crate) fn restored(
         chunks.push(Chunk::keep(layout, id, batch, fingerprint, budget)?);
     }
     let watermark = watermark(last, &chunks);
-    let seal = Seal { layout, previous: None, size: cutter.size(), watermark, budget };
-    let whole = seal.trusted(chunks)?;
-    Ok(Generation::new(Parts {
-        number,
-        layout: Arc::clone(layout),
-        chunks: whole.chunks().to_vec(),
-        watermark,
-        size: whole.size(),
-        indexes: whole.indexes().to_vec(),
-    }))
+    let seal = Seal { layout, number, previous: None, size: cutter.size(), watermark, budget };
+    seal.trusted(chunks)
 }
 
 fn seal<'a>(previous: &'a Arc<Generation>, budget: &'a Budget) -> Seal<'a> {
     Seal {
         layout: previous.layout(),
+        number: previous.number() + 1,
         previous: Some(previous),
         size: previous.size(),
         watermark: previous.watermark(),
@@ -118,7 +112,13 @@ fn seal<'a>(previous: &'a Arc<Generation>, budget: &'a Budget) -> Seal<'a> {
 /// Which rows stay, when not all of them do. A row for which the predicate is NULL stays.
 fn staying(chunk: &Chunk, predicate: &Arc<dyn PhysicalExpr>) -> Result<Option<BooleanArray>> {
     let matched = predicate.evaluate(chunk.batch())?.into_array(chunk.rows())?;
-    let matched = prep_null_mask_filter(matched.as_boolean());
+    let Some(matched) = matched.as_boolean_opt() else {
+        return plan_err!("{predicate} is no condition but a {}", matched.data_type());
+    };
+    let matched = match matched.null_count() {
+        0 => matched.clone(),
+        _ => prep_null_mask_filter(matched),
+    };
     match matched.has_true() {
         true => Ok(Some(not(&matched)?)),
         false => Ok(None),

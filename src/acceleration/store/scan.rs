@@ -3,7 +3,7 @@
 //! It holds its generation: rows and their memory stay until the last stream over them is gone.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -42,6 +42,8 @@ pub(super) struct ChunkScan {
     columns: Arc<[usize]>,
     schema: SchemaRef,
     fetch: Option<usize>,
+    /// Of all partitions, once somebody asked: planning asks again and again.
+    whole: Arc<OnceLock<Arc<Statistics>>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -72,7 +74,16 @@ impl ChunkScan {
             Boundedness::Bounded,
         ));
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(Self { generation, partitions, columns, schema, fetch, properties, metrics })
+        Ok(Self {
+            generation,
+            partitions,
+            columns,
+            schema,
+            fetch,
+            whole: Arc::default(),
+            properties,
+            metrics,
+        })
     }
 
     fn statistics(&self, partition: Option<usize>) -> Statistics {
@@ -94,10 +105,7 @@ impl ChunkScan {
                 chunks.iter().flat_map(|chunk| self.columns.iter().map(|at| chunk.columns()[*at].bytes));
             known.total_byte_size = Precision::Exact(bytes.sum());
         }
-        match self.fetch {
-            Some(fetch) if fetch < rows => known.to_inexact(),
-            _ => known,
-        }
+        known
     }
 }
 
@@ -175,14 +183,14 @@ fn column_statistics(chunks: &[&Chunk], at: usize) -> ColumnStatistics {
 impl DisplayAs for ChunkScan {
     fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let chunks: usize = self.partitions.iter().map(Vec::len).sum();
-        let all = self.generation.chunks().len();
-        let table = self.generation.layout().name();
+        let rows: usize = self.partitions.iter().flatten().map(|piece| piece.rows(&self.generation)).sum();
+        let (table, all) = (self.generation.layout().name(), self.generation.chunks().len());
         match kind {
             DisplayFormatType::TreeRender => {
                 writeln!(f, "table={table}")?;
-                write!(f, "chunks={chunks} of {all}")?;
+                write!(f, "chunks={chunks} of {all}\nrows={rows}")?;
             }
-            _ => write!(f, "ChunkScan: table={table}, chunks={chunks} of {all}")?,
+            _ => write!(f, "ChunkScan: table={table}, chunks={chunks} of {all}, rows={rows}")?,
         }
         match self.fetch {
             Some(fetch) => write!(f, ", fetch={fetch}"),
@@ -248,7 +256,15 @@ impl ExecutionPlan for ChunkScan {
         _inputs: &[Arc<Statistics>],
         args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(self.statistics(args.partition())))
+        let known = match args.partition() {
+            None => Arc::clone(self.whole.get_or_init(|| Arc::new(self.statistics(None)))),
+            partition => Arc::new(self.statistics(partition)),
+        };
+        let all = known.num_rows.get_value().copied().unwrap_or_default();
+        match self.fetch {
+            Some(fetch) if fetch < all => Ok(Arc::new(Arc::unwrap_or_clone(known).to_inexact())),
+            _ => Ok(known),
+        }
     }
 
     fn with_fetch(&self, fetch: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {

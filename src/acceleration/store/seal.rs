@@ -1,20 +1,22 @@
 //! A list of chunks becomes a generation: keys hold, indexes cover every chunk.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 
+use super::conflict::{self, Lost};
 use super::cut::{Size, fingerprint};
 use super::generation::{Parts, positions};
 use super::keys::{KeyIndex, Layer, Positions};
-use super::{Budget, Chunk, Generation, Layout, StoreError, conflict};
+use super::{Budget, Chunk, Generation, Layout, StoreError};
 
 /// The generation that is being built. Chunks that `previous` has are known to keep the keys among themselves.
 pub(super) struct Seal<'a> {
     pub layout: &'a Arc<Layout>,
-    pub previous: Option<&'a Arc<Generation>>,
+    pub number: u64,
+    /// Of the same layout.
+    pub previous: Option<&'a Generation>,
     pub size: Option<Size>,
     pub watermark: Option<i64>,
     pub budget: &'a Budget,
@@ -59,7 +61,7 @@ impl Seal<'_> {
 
     fn generation(self, chunks: Vec<Arc<Chunk>>, indexes: Vec<KeyIndex>) -> Arc<Generation> {
         Generation::new(Parts {
-            number: self.previous.map_or(1, |previous| previous.number() + 1),
+            number: self.number,
             layout: Arc::clone(self.layout),
             chunks,
             watermark: self.watermark,
@@ -99,11 +101,7 @@ impl Seal<'_> {
         each.map(|(index, added)| index.extended(added, live, self.budget)).collect()
     }
 
-    fn without(
-        &self,
-        chunks: Vec<Arc<Chunk>>,
-        lost: &BTreeMap<usize, Vec<u32>>,
-    ) -> Result<Vec<Arc<Chunk>>, StoreError> {
+    fn without(&self, chunks: Vec<Arc<Chunk>>, lost: &Lost) -> Result<Vec<Arc<Chunk>>, StoreError> {
         let mut kept = Vec::with_capacity(chunks.len());
         for (at, chunk) in chunks.into_iter().enumerate() {
             let Some(lost) = lost.get(&at) else {
