@@ -3,6 +3,7 @@
 //! Arrow's own schema is embedded in each file, so that dictionaries, views and zones come back as they were. What
 //! Parquet cannot hold is refused by the column's name before anything is written.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -28,6 +29,8 @@ use parquet::file::metadata::{
 };
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+
+use crate::task::words_of;
 
 use super::error::DiskError;
 
@@ -190,7 +193,10 @@ pub(super) fn check(schema: &Schema) -> std::result::Result<(), DiskError> {
         return Err(DiskError::NoColumns);
     }
     schema.fields().iter().try_for_each(|field| {
-        trial(field).map_err(|reason| DiskError::Type {
+        // Arrow panics on types that its makers did not expect to be written.
+        let tried = catch_unwind(AssertUnwindSafe(|| trial(field)));
+        let tried = tried.unwrap_or_else(|panic| Err(words_of(panic.as_ref())));
+        tried.map_err(|reason| DiskError::Type {
             column: field.name().clone(),
             data_type: field.data_type().to_string(),
             reason,
