@@ -3,13 +3,20 @@
 //! Arrow's own schema is embedded in each file, so that dictionaries, views and zones come back as they were. What
 //! Parquet cannot hold is refused by the column's name before anything is written.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions, RecordBatchReader, new_empty_array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, RecordBatchReader, new_empty_array,
+    new_null_array,
+};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
@@ -17,8 +24,13 @@ use parquet::arrow::arrow_reader::{
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::FOOTER_SIZE;
-use parquet::file::metadata::{FooterTail, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    FooterTail, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use crate::task::words_of;
 
 use super::error::DiskError;
 
@@ -30,14 +42,70 @@ const ROW_GROUP_ROWS: usize = 256 << 10;
 /// # Errors
 /// A value that Parquet cannot hold; [`check`] refuses the known ones earlier.
 pub(super) fn encode(batch: &RecordBatch) -> Result<Vec<u8>> {
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .build();
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        if is_flat(field.data_type()) && !has_nan(column) {
+            let path = ColumnPath::new(vec![field.name().clone()]);
+            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
+        }
+    }
+    let properties = properties.build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
     writer.write(batch)?;
     writer.into_inner()
+}
+
+/// Statistics of nested columns are of no use to a scan.
+fn is_flat(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_flat(values),
+        data_type => !data_type.is_nested(),
+    }
+}
+
+/// Parquet's minimum and maximum leave NaN out, to SQL it is the largest number: such a column goes without, or a scan
+/// would prune rows that it has to find.
+fn has_nan(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Float16 => {
+            column.as_primitive::<Float16Type>().iter().flatten().any(|value| value.is_nan())
+        }
+        DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
+        DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan),
+        DataType::Dictionary(_, values) if values.is_floating() => {
+            column.as_any_dictionary_opt().is_some_and(|column| has_nan(column.values()))
+        }
+        _ => false,
+    }
+}
+
+/// What a footer says of a file's rows: their number, and minimum, maximum and null count of the columns for which all
+/// row groups have them.
+pub(super) fn statistics(footer: &ParquetMetaData, schema: &SchemaRef) -> Statistics {
+    let Ok(mut statistics) = DFParquetMetadata::statistics_from_parquet_metadata(footer, schema) else {
+        return Statistics::new_unknown(schema);
+    };
+    let groups = footer.row_groups();
+    for (field, column) in schema.fields().iter().zip(&mut statistics.column_statistics) {
+        let of_column = |group: &RowGroupMetaData| {
+            group.columns().iter().any(|leaf| {
+                leaf.column_path().parts() == [field.name().as_str()] && leaf.statistics().is_some()
+            })
+        };
+        if !groups.iter().all(of_column) {
+            *column = ColumnStatistics::new_unknown();
+        }
+        // A column of nulls has no minimum; merged with others', NULL would pass for one.
+        for bound in [&mut column.min_value, &mut column.max_value] {
+            if bound.get_value().is_none_or(ScalarValue::is_null) {
+                *bound = Precision::Absent;
+            }
+        }
+    }
+    statistics
 }
 
 /// The rows of a file that [`encode`] made, as one batch of exactly `schema`.
@@ -125,7 +193,10 @@ pub(super) fn check(schema: &Schema) -> std::result::Result<(), DiskError> {
         return Err(DiskError::NoColumns);
     }
     schema.fields().iter().try_for_each(|field| {
-        trial(field).map_err(|reason| DiskError::Type {
+        // Arrow panics on types that its makers did not expect to be written.
+        let tried = catch_unwind(AssertUnwindSafe(|| trial(field)));
+        let tried = tried.unwrap_or_else(|panic| Err(words_of(panic.as_ref())));
+        tried.map_err(|reason| DiskError::Type {
             column: field.name().clone(),
             data_type: field.data_type().to_string(),
             reason,

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::task::BlockingError;
 
 use super::super::chunk_id::ChunkId;
+use super::Damage;
 
 /// A folder that cannot be opened or written. Whatever it says, the generation that was committed last stays valid.
 #[derive(Debug, Error)]
@@ -51,6 +52,8 @@ pub(crate) enum DiskError {
         "the manifest of folder {folder:?} would take {bytes} bytes, above {limit}: the table has too many chunks"
     )]
     ManifestTooLarge { folder: PathBuf, bytes: usize, limit: usize },
+    #[error("{0}")]
+    Damaged(Damage),
     #[error("rows cannot be written as Parquet: {0}")]
     Encode(#[source] parquet::errors::ParquetError),
     #[error(transparent)]

@@ -6,14 +6,16 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
+use datafusion::common::Statistics;
 use parquet::file::metadata::ParquetMetaData;
 
 use crate::task::blocking_detached;
 
+use super::codec;
 use super::io::{Held, Io};
 use super::manifest::Entry;
 
@@ -121,6 +123,8 @@ pub(super) struct ChunkFile {
     pub schema: SchemaRef,
     /// Where rows are read from the file and not held in memory.
     pub footer: Option<Arc<ParquetMetaData>>,
+    /// Made from the footer at the first scan.
+    statistics: OnceLock<Arc<Statistics>>,
     /// Set when no manifest names it any more.
     unwanted: AtomicBool,
 }
@@ -132,11 +136,22 @@ impl ChunkFile {
         schema: SchemaRef,
         footer: Option<Arc<ParquetMetaData>>,
     ) -> Arc<Self> {
-        Arc::new(Self { place, entry, schema, footer, unwanted: AtomicBool::new(false) })
+        let (statistics, unwanted) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Self { place, entry, schema, footer, statistics, unwanted })
     }
 
     pub fn path(&self) -> PathBuf {
         self.place.path(Name::Chunk(self.entry.file))
+    }
+
+    /// Exact row count; of the columns what the footer is sure of.
+    pub fn statistics(&self) -> Arc<Statistics> {
+        Arc::clone(self.statistics.get_or_init(|| {
+            Arc::new(match &self.footer {
+                Some(footer) => codec::statistics(footer, &self.schema),
+                None => Statistics::new_unknown(&self.schema),
+            })
+        }))
     }
 
     /// Gives up a holder's share of a file that no manifest names: it is removed here, or by the last scan on it.

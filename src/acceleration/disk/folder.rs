@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
+use arc_swap::ArcSwapOption;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt};
@@ -12,10 +13,11 @@ use futures::{StreamExt, TryStreamExt};
 use crate::task::blocking;
 
 use super::super::chunk_id::ChunkId;
+use super::files::Files;
 use super::io::{Io, Machine};
 use super::shelf::{Encoded, Shelf};
 use super::sums::Sums;
-use super::{Commit, DiskError, Opened, Residence, Settings, codec, open};
+use super::{Commit, DiskError, DiskTable, Opened, Residence, Settings, codec, open};
 
 /// Chunks that are compressed or verified at a time, at most.
 const WORKERS_MAX: usize = 4;
@@ -24,6 +26,7 @@ const WORKERS_MAX: usize = 4;
 pub(crate) struct Folder {
     shelf: Arc<Mutex<Shelf>>,
     residence: Residence,
+    served: Arc<ArcSwapOption<Files>>,
 }
 
 impl Folder {
@@ -42,7 +45,8 @@ impl Folder {
     pub(super) async fn open_on(io: Arc<dyn Io>, settings: Settings) -> Result<Opened, DiskError> {
         let residence = settings.residence;
         let (shelf, restored, findings) = open::open(io, settings).await?;
-        let folder = Self { shelf: Arc::new(Mutex::new(shelf)), residence };
+        let served = Arc::clone(&shelf.served);
+        let folder = Self { shelf: Arc::new(Mutex::new(shelf)), residence, served };
         Ok(Opened { folder, restored, findings })
     }
 
@@ -53,6 +57,12 @@ impl Folder {
     pub async fn check(schema: &SchemaRef) -> Result<(), DiskError> {
         let schema = Arc::clone(schema);
         blocking("check schema", move || codec::check(&schema)).await?
+    }
+
+    /// The table of this folder for [`Residence::Files`]: each scan reads what was committed last. It answers for
+    /// `schema` alone; a changed one needs a new table.
+    pub fn table(&self, schema: SchemaRef) -> DiskTable {
+        DiskTable::new(schema, Arc::clone(&self.served))
     }
 
     /// Makes `chunks` the generation that a restart finds: writes those whose id is not there yet, then names all.

@@ -181,6 +181,7 @@ mod base64_text {
 mod tests {
     use arrow::datatypes::{DataType, Field, TimeUnit};
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
@@ -228,6 +229,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(Manifest::decode(&bytes).is_err());

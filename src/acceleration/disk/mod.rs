@@ -22,8 +22,10 @@ mod io;
 mod manifest;
 mod open;
 mod place;
+mod reader;
 mod shelf;
 mod sums;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +41,7 @@ use super::chunk_id::ChunkId;
 pub(crate) use error::DiskError;
 pub(crate) use folder::Folder;
 pub(crate) use place::{Roots, folder_of};
+pub(crate) use table::DiskTable;
 
 /// What happens to the generation that a folder holds when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -106,6 +106,10 @@ impl Shelf {
     /// Makes `ids`, all of them written, the table.
     pub fn seal(&mut self, commit: Commit, ids: &[ChunkId]) -> Result<(), DiskError> {
         let chunks = ids.iter().map(|id| self.chunk(*id, &commit.schema)).collect::<Result<Vec<_>, _>>()?;
+        if ids.iter().collect::<HashSet<_>>().len() < ids.len() {
+            let reason = "it would name a chunk twice".to_owned();
+            return Err(DiskError::Manifest { folder: self.place.folder.clone(), reason });
+        }
         let schema = Arc::clone(&commit.schema);
         let content = self.manifest(commit, &chunks)?;
         self.sync()?;

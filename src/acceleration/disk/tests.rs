@@ -1,6 +1,10 @@
 //! What a folder promises, seen through its door; files are real unless a test says otherwise.
 
+mod damage;
+mod faults;
 mod modes;
+mod scans;
+mod sim;
 
 use std::path::Path;
 use std::sync::Arc;
