@@ -13,7 +13,8 @@ use super::check::subject;
 use super::dataset_params::params;
 use super::text::{list, nearest, shorten};
 use super::types::{
-    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, SpillCompression, Spicepod, TempDirectory, View,
+    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, Spicepod, SpillCompression, TempDirectory,
+    View,
 };
 use super::yaml::{Node, Value};
 use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};

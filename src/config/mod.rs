@@ -33,8 +33,8 @@ pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
 pub use types::{
-    Connector, Dataset, LogLevel, Origin, Param, QueryMemory, Runtime, SecretStore, SpillCompression, Spicepod,
-    TempDirectory, View,
+    Connector, Dataset, LogLevel, Origin, Param, QueryMemory, Runtime, SecretStore, Spicepod,
+    SpillCompression, TempDirectory, View,
 };
 
 /// Bytes of a spicepod; a large one has a few ten thousand.

@@ -165,7 +165,8 @@ fn exhausted(message: &str) -> QueryError {
 /// Temporary files that failed. DataFusion's advice names its own settings, which nobody has here.
 fn spill(error: &std::io::Error) -> QueryError {
     let text = without_backtrace(&error.to_string());
-    let message = text.split(" Please try increasing").next().unwrap_or(&text).trim_end_matches('.').to_owned();
+    let message =
+        text.split(" Please try increasing").next().unwrap_or(&text).trim_end_matches('.').to_owned();
     QueryError::Spill { message }
 }
 

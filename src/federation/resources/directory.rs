@@ -69,7 +69,8 @@ fn remove_abandoned(parent: &Path, age_min: Duration) {
 }
 
 fn is_abandoned(path: &Path, age_min: Duration) -> bool {
-    let age = fs::metadata(path).and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+    let age =
+        fs::metadata(path).and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
     let locked = |file: File| file.try_lock().is_err();
     age.is_some_and(|age| age >= age_min)
         && File::open(path.join(LOCK_FILE)).map_or(true, |file| !locked(file))

@@ -124,11 +124,14 @@ fn system_directory() -> (Option<Arc<Directory>>, Option<Diagnostic>) {
     match Directory::create(&parent) {
         Ok(directory) => (Some(Arc::new(directory)), None),
         Err(error) => {
-            let warning = Diagnostic::new("NoTempDirectory", format!(
-                "{} cannot be written ({error}): a query that needs more memory than it may have is refused \
+            let warning = Diagnostic::new(
+                "NoTempDirectory",
+                format!(
+                    "{} cannot be written ({error}): a query that needs more memory than it may have is refused \
                  instead of going on with temporary files",
-                parent.display()
-            ));
+                    parent.display()
+                ),
+            );
             (None, Some(warning.help("name a writable directory as `runtime.query.temp_directory`")))
         }
     }
