@@ -44,14 +44,14 @@ pub enum QueryError {
     Spill { message: String },
     /// As many run and wait as may.
     #[error(
-        "{running} queries run (runtime.query.max_concurrent_queries) and {waiting} wait: try again in a moment, or \
-         raise the limit"
+        "as many queries run ({running}) and wait ({waiting}) as may: try again in a moment, or raise \
+         runtime.query.max_concurrent_queries"
     )]
     QueueFull { running: usize, waiting: usize },
     /// Its turn did not come in time; `setting` names what says so.
     #[error(
-        "the query waited {seconds} s for its turn, as long as {setting} lets it, while {running} others ran: try \
-         again, or raise runtime.query.max_concurrent_queries"
+        "the query waited {seconds} s for its turn, as long as {setting} lets it, while as many others ran as may \
+         ({running}): try again, or raise runtime.query.max_concurrent_queries"
     )]
     QueueTimeout { seconds: f64, setting: &'static str, running: usize },
     #[error("the query ran longer than runtime.query.timeout ({seconds} s)")]
@@ -128,9 +128,10 @@ fn from_shared(error: &DataFusionError) -> QueryError {
         },
         DataFusionError::ResourcesExhausted(message) => exhausted(message),
         DataFusionError::IoError(error) => spill(error),
-        DataFusionError::ArrowError(error, _) if let ArrowError::IoError(_, error) = error.as_ref() => {
-            spill(error)
-        }
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::IoError(_, error) => spill(error),
+            other => QueryError::Invalid { message: other.to_string() },
+        },
         DataFusionError::Internal(message) => QueryError::Internal { message: without_backtrace(message) },
         other => QueryError::Invalid { message: without_backtrace(&other.to_string()) },
     }

@@ -187,10 +187,10 @@ async fn who_is_refused_learns_why() {
     let turn = narrow.enter(None).await.unwrap();
     let (waited, refused) = tokio::join!(narrow.enter(None), narrow.enter(None));
     let told = |result: Result<Turn, QueryError>| result.unwrap_err().to_string();
-    insta::assert_snapshot!(told(waited), @"");
-    insta::assert_snapshot!(told(refused), @"");
+    insta::assert_snapshot!(told(waited), @"the query waited 0.02 s for its turn, as long as runtime.params.query_queue_timeout lets it, while as many others ran as may (1): try again, or raise runtime.query.max_concurrent_queries");
+    insta::assert_snapshot!(told(refused), @"as many queries run (1) and wait (1) as may: try again in a moment, or raise runtime.query.max_concurrent_queries");
     let soon = Deadline::after(Duration::from_millis(10));
-    insta::assert_snapshot!(told(narrow.enter(Some(soon)).await), @"");
+    insta::assert_snapshot!(told(narrow.enter(Some(soon)).await), @"the query waited 0.01 s for its turn, as long as runtime.query.timeout lets it, while as many others ran as may (1): try again, or raise runtime.query.max_concurrent_queries");
     drop(turn);
     narrow.enter(Some(Deadline::after(Duration::from_secs(30)))).await.unwrap();
 }
