@@ -12,7 +12,10 @@ use crate::name::DatasetName;
 use super::check::subject;
 use super::dataset_params::params;
 use super::text::{list, nearest, shorten};
-use super::types::{Dataset, LogLevel, Origin, Runtime, SecretStore, Spicepod, View};
+use super::types::{
+    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, Spicepod, SpillCompression, TempDirectory,
+    View,
+};
 use super::yaml::{Node, Value};
 use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};
 
@@ -216,6 +219,10 @@ fn runtime(node: Option<&Node>) -> Runtime {
         max_message_size: parsed(section("flight"), "max_message_size"),
         query_timeout: parsed(query, "timeout"),
         target_partitions: parsed(query, "target_partitions"),
+        memory: query_memory(query),
+        max_concurrent_queries: parsed(query, "max_concurrent_queries"),
+        query_queue_max: parsed(section("params"), "query_queue_max"),
+        query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
         shutdown_timeout: parsed(node, "shutdown_timeout"),
@@ -223,6 +230,21 @@ fn runtime(node: Option<&Node>) -> Runtime {
             "info" => Some(LogLevel::Info),
             "verbose" => Some(LogLevel::Verbose),
             "very_verbose" => Some(LogLevel::VeryVerbose),
+            _ => None,
+        }),
+    }
+}
+
+fn query_memory(node: Option<&Node>) -> QueryMemory {
+    let field = |name: &str| node.and_then(|node| node.get(name));
+    let directory = |node: &Node| Some(TempDirectory { path: node.text()?.into(), at: node.at });
+    QueryMemory {
+        limit: parsed(node, "memory_limit"),
+        temp_directory: field("temp_directory").and_then(directory),
+        spill_compression: field("spill_compression").and_then(Node::text).and_then(|name| match name {
+            "zstd" => Some(SpillCompression::Zstd),
+            "lz4_frame" => Some(SpillCompression::Lz4Frame),
+            "uncompressed" => Some(SpillCompression::Uncompressed),
             _ => None,
         }),
     }

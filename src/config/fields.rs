@@ -116,25 +116,50 @@ static QUERY: &[Field] = &[
     Field::built(
         "timeout",
         Duration(Zero::Refused),
-        "How long a query may take before it is cancelled; no limit when absent.",
+        "How long a query may take, its waiting included, before it is cancelled; no limit when absent.",
     ),
     Field::built("target_partitions", Int(1), "How many partitions a local plan runs in."),
-    Field::not_yet("memory_limit", Scalar, "Memory that queries may use together."),
-    Field::not_yet("temp_directory", Text, "Where queries spill."),
-    Field::not_yet(
+    Field::built(
+        "memory_limit",
+        Size(Zero::Refused),
+        "Memory that all queries and accelerated data may use together; default 90 % of the machine's, or of the \
+         control group's.",
+    ),
+    Field::built(
+        "temp_directory",
+        Text,
+        "Where queries keep what does not fit into memory; default is the system's temporary directory.",
+    ),
+    Field::built(
         "spill_compression",
         OneOf(&["zstd", "lz4_frame", "uncompressed"]),
-        "How spilled data is compressed.",
+        "How that is compressed; default `uncompressed`.",
     ),
-    Field::not_yet("max_concurrent_queries", Int(0), "How many queries may run at a time."),
+    Field::built(
+        "max_concurrent_queries",
+        Int(0),
+        "How many queries may run at a time, others wait; default 4 per core, 0 is no bound.",
+    ),
 ];
 
-static RUNTIME_PARAMS: &[Field] = &[Field::built(
-    "push_down",
-    OnOff,
-    "Whether joins, aggregates and whole statements are sent upstream; default `on`. With `off` only columns, \
-     filters and limits of single tables are.",
-)];
+static RUNTIME_PARAMS: &[Field] = &[
+    Field::built(
+        "push_down",
+        OnOff,
+        "Whether joins, aggregates and whole statements are sent upstream; default `on`. With `off` only columns, \
+         filters and limits of single tables are.",
+    ),
+    Field::built(
+        "query_queue_max",
+        Int(0),
+        "How many queries may wait for their turn; default 1000. More are refused at once.",
+    ),
+    Field::built(
+        "query_queue_timeout",
+        Duration(Zero::Refused),
+        "How long a query may wait for its turn; default `30s`.",
+    ),
+];
 
 static AUTH: &[Field] = &[
     Field::switch("api-key", API_KEY, true, "API keys that clients must present."),

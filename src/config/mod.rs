@@ -32,7 +32,10 @@ pub use duration::{Duration, DurationError};
 pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
-pub use types::{Connector, Dataset, LogLevel, Origin, Param, Runtime, SecretStore, Spicepod, View};
+pub use types::{
+    Connector, Dataset, LogLevel, Origin, Param, QueryMemory, Runtime, SecretStore, Spicepod,
+    SpillCompression, TempDirectory, View,
+};
 
 /// Bytes of a spicepod; a large one has a few ten thousand.
 const SPICEPOD_BYTES_MAX: u64 = 4 << 20;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::name::DatasetName;
@@ -48,6 +49,13 @@ pub struct Runtime {
     pub query_timeout: Option<Duration>,
     /// `runtime.query.target_partitions`.
     pub target_partitions: Option<usize>,
+    pub memory: QueryMemory,
+    /// `runtime.query.max_concurrent_queries`; zero is no bound.
+    pub max_concurrent_queries: Option<usize>,
+    /// `runtime.params.query_queue_max`: how many queries may wait.
+    pub query_queue_max: Option<usize>,
+    /// `runtime.params.query_queue_timeout`: how long each may wait.
+    pub query_queue_timeout: Option<Duration>,
     /// `runtime.params.push_down`.
     pub push_down: Option<bool>,
     /// `runtime.dataset_load_parallelism`: how many datasets are verified at a time.
@@ -55,6 +63,30 @@ pub struct Runtime {
     pub shutdown_timeout: Option<Duration>,
     /// `runtime.output_level`; `RUST_LOG` wins.
     pub output_level: Option<LogLevel>,
+}
+
+/// Memory and temporary files of queries.
+#[derive(Debug, Default, Clone)]
+pub struct QueryMemory {
+    /// `runtime.query.memory_limit`: of all queries and accelerated data together.
+    pub limit: Option<ByteSize>,
+    pub temp_directory: Option<TempDirectory>,
+    pub spill_compression: Option<SpillCompression>,
+}
+
+/// `runtime.query.temp_directory`.
+#[derive(Debug, Clone)]
+pub struct TempDirectory {
+    pub path: PathBuf,
+    pub at: Span,
+}
+
+/// `runtime.query.spill_compression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpillCompression {
+    Zstd,
+    Lz4Frame,
+    Uncompressed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod filter;
 mod here;
 mod pushdown;
 mod registry;
+mod resources;
 mod rewrite;
 mod route;
 mod rows;
@@ -22,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 
@@ -34,6 +36,7 @@ use registry::{Entry, Names};
 
 pub(crate) use pushdown::Note;
 pub use registry::{Reason, State};
+pub use resources::Resources;
 pub use route::{Forward, Refusal, Route, view_problems};
 pub(crate) use scan::ScanError;
 
@@ -69,17 +72,19 @@ pub struct Status {
 }
 
 /// How statements are planned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Whether more than columns, filters and limits of single tables is sent upstream.
     pub push_down: bool,
     /// How many partitions a local plan runs in; as many as there are cores when absent.
     pub target_partitions: Option<usize>,
+    /// Memory and temporary files; without limits when absent.
+    pub resources: Option<Resources>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { push_down: true, target_partitions: None }
+        Self { push_down: true, target_partitions: None, resources: None }
     }
 }
 
@@ -118,9 +123,9 @@ impl Federation {
         options: Options,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (entries, names) = route::entries(datasets, views)?;
-        let context = registry::session(entries.iter().map(|entry| &entry.name), options)
+        let context = registry::session(entries.iter().map(|entry| &entry.name), &options)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
-        let sources = registry::session(entries.iter().map(|entry| &entry.name), options)
+        let sources = registry::session(entries.iter().map(|entry| &entry.name), &options)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
         let planner = Arc::new(context.state());
@@ -143,6 +148,12 @@ impl Federation {
     #[must_use]
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    /// What queries reserve in; accelerated data does too, so that one limit holds for both.
+    #[must_use]
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.inner.context.runtime_env().memory_pool)
     }
 
     /// An optimised plan with what single upstreams can answer taken out, each part as one SELECT, and

@@ -1,9 +1,12 @@
 //! The one door for SQL: a statement enters, a schema and a stream of batches leave.
 
+mod admission;
+mod deadline;
 mod engine;
 mod error;
 mod explain;
 mod limits;
+mod planning;
 mod statement;
 
 use std::pin::Pin;
@@ -15,6 +18,7 @@ use futures::Stream;
 
 use crate::name::{DatasetName, QueryId};
 
+pub use admission::QueueOptions;
 pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use limits::STACK_SIZE;

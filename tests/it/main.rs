@@ -21,6 +21,7 @@ mod diagnostics;
 mod differential;
 mod federation;
 mod frontends;
+mod limits;
 mod messages;
 mod pushdown;
 mod resilience;
