@@ -10,6 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::acceleration::Acceleration;
 use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset};
 use crate::name::DatasetName;
@@ -93,6 +94,7 @@ pub struct Plan {
     pub spicepod: Spicepod,
     pub datasets: Vec<RemoteDataset>,
     pub federation: Federation,
+    pub acceleration: Acceleration,
     /// Owns the connections to upstreams.
     connections: Scope,
 }
@@ -117,8 +119,14 @@ impl Plan {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
             target_partitions: spicepod.runtime.target_partitions,
         };
-        match Federation::try_new(datasets.clone(), &spicepod.views, options) {
-            Ok(federation) => Ok(Self { spicepod, datasets, federation, connections }),
+        let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
+            let acceleration = Acceleration::try_new(&spicepod, &federation)?;
+            Ok((federation, acceleration))
+        });
+        match built {
+            Ok((federation, acceleration)) => {
+                Ok(Self { spicepod, datasets, federation, acceleration, connections })
+            }
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
@@ -187,10 +195,10 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, connections, .. } = plan;
+        let Plan { spicepod, federation, acceleration, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
         let options = Options { timeout: spicepod.runtime.query_timeout.map(|limit| limit.get()) };
-        let engine = Engine::new(federation.clone(), options);
+        let engine = Engine::new(federation.clone(), options).accelerated(acceleration.clone());
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
         let door = engine.clone();
@@ -204,6 +212,7 @@ impl App {
         });
         let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
         federation.start(&keepers, parallel);
+        acceleration.start(&federation, &keepers, parallel);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
         Self { engine, addresses, scope, keepers, connections, shutdown_timeout }

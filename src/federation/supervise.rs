@@ -180,6 +180,7 @@ impl Keeper {
             tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
         }
         entry.state.store(Arc::new(State::Ready { schema: Arc::clone(schema) }));
+        self.federation.inner.changed.notify_waiters();
         Ok(())
     }
 
