@@ -204,6 +204,26 @@ async fn columns_that_are_not_there_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_is_blocked_or_taken() {
+    let wider = || batch([("id", ints([1])), ("g", ints([2])), ("new", ints([3]))]);
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let blocks = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
+    let takes = Dataset::of("t", &upstream).accelerated("").field("on_schema_change: append_new_columns");
+    let takes = start(&[takes], "").await;
+    blocks.wait_ready().await;
+    takes.wait_ready().await;
+    upstream.replace("t", wider());
+    refresh(&takes, "").await;
+    assert_eq!(takes.sql("select * from t").await, json!([{"id": 1, "g": 2, "new": 3}]));
+
+    assert_eq!(blocks.post(REFRESH, "").await.status, 201);
+    blocks.wait_until("the state is Error", async || status(&blocks).await["status"] == "Error").await;
+    let told = status(&blocks).await["error_message"].as_str().unwrap().to_owned();
+    assert!(told.contains("`new` (Int64) is new") && told.contains("block"), "{told}");
+    assert_eq!(blocks.sql("select count(*) as n from t").await, json!([{"n": 10_000}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_with_a_remote_table_sends_the_kept_sides_keys() {
     let few = batch([("id", ints([3, 5, 7]))]);
     let upstream = Upstream::builder().table("t", numbered(1)).table("few", few).start().await;

@@ -46,6 +46,8 @@ pub(super) struct Keeper {
     /// What failed and is to be tried again.
     pending: Option<Ask>,
     retention_due: Option<Instant>,
+    /// Queries are refused although a table is held: `on_schema_change: fail`.
+    is_refused: bool,
 }
 
 impl Keeper {
@@ -58,7 +60,19 @@ impl Keeper {
         let pool = &federation.context().runtime_env().memory_pool;
         let budget = Budget::new(definition.name.clone(), pool);
         let (folder, table, pending, retention_due) = (None, None, None, None);
-        Self { definition, federation, board, budget, loads, folder, table, pending, retention_due }
+        let is_refused = false;
+        Self {
+            definition,
+            federation,
+            board,
+            budget,
+            loads,
+            folder,
+            table,
+            pending,
+            retention_due,
+            is_refused,
+        }
     }
 
     /// Until `stop` is cancelled; what runs then is dropped, and the last generation stays.
@@ -201,7 +215,7 @@ impl Keeper {
     }
 
     /// Tells why; queries go on with what they had.
-    async fn fails(&self, error: &RefreshError) {
+    async fn fails(&mut self, error: &RefreshError) {
         let dataset = &self.definition.name;
         tracing::warn!(%dataset, %error, "refresh failed");
         metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset.to_string())
@@ -209,6 +223,7 @@ impl Keeper {
         self.board.explain(error.to_string());
         let is_refused =
             matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == OnChange::Fail;
+        self.is_refused |= is_refused;
         if (self.table.is_none() && self.definition.is_awaited) || is_refused {
             self.federation.await_here(dataset, Some(error.to_string()));
         }
@@ -216,6 +231,9 @@ impl Keeper {
 
     /// One refresh; the mode that it turned out to be.
     async fn run(&mut self, ask: &Ask) -> Result<Mode, RefreshError> {
+        if self.table.is_some() {
+            self.federation.look_again(&self.definition.name).await;
+        }
         let fetch = self.plan(ask).await?;
         let loads = Arc::clone(&self.loads);
         let _turn = match self.table {
@@ -249,6 +267,9 @@ impl Keeper {
             let generation = self.retained(generation).await?;
             self.publish(&table, generation).await?;
             self.compact(&table).await?;
+        }
+        if std::mem::take(&mut self.is_refused) {
+            self.adopt(table).await?;
         }
         Ok(mode)
     }
@@ -316,6 +337,7 @@ impl Keeper {
             Err(error) => Err(error),
             Ok(drops) => {
                 if drops {
+                    self.table = None;
                     self.federation.await_here(&self.definition.name, None);
                 }
                 Ok(Arc::new(Table::new(Arc::new(layout))))

@@ -110,7 +110,8 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let engine = Engine::new(plan.federation.clone(), Options::default()).accelerated(plan.acceleration.clone());
+        let engine =
+            Engine::new(plan.federation.clone(), Options::default()).accelerated(plan.acceleration.clone());
         Self { engine, _kept: (scope, plan) }
     }
 
