@@ -11,6 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::acceleration::Acceleration;
 use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
@@ -96,6 +97,7 @@ pub struct Plan {
     pub spicepod: Spicepod,
     pub datasets: Vec<RemoteDataset>,
     pub federation: Federation,
+    pub acceleration: Acceleration,
     resources: Resources,
     /// Owns the connections to upstreams.
     connections: Scope,
@@ -127,8 +129,14 @@ impl Plan {
             target_partitions: spicepod.runtime.target_partitions,
             resources: Some(resources.clone()),
         };
-        match Federation::try_new(datasets.clone(), &spicepod.views, options) {
-            Ok(federation) => Ok(Self { spicepod, datasets, federation, resources, connections }),
+        let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
+            let acceleration = Acceleration::try_new(&spicepod, &federation)?;
+            Ok((federation, acceleration))
+        });
+        match built {
+            Ok((federation, acceleration)) => {
+                Ok(Self { spicepod, datasets, federation, acceleration, resources, connections })
+            }
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
@@ -198,9 +206,10 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, resources, connections, .. } = plan;
+        let Plan { spicepod, federation, acceleration, resources, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
-        let engine = Engine::new(federation.clone(), query_options(&spicepod.runtime));
+        let engine = Engine::new(federation.clone(), query_options(&spicepod.runtime))
+            .accelerated(acceleration.clone());
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
@@ -215,6 +224,7 @@ impl App {
         });
         let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
         federation.start(&keepers, parallel);
+        acceleration.start(&federation, &keepers, parallel);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
         Self { engine, addresses, scope, keepers, connections, resources, shutdown_timeout }

@@ -3,12 +3,13 @@
 //! Form was judged by the checker: a value of the wrong form is left out here without a second word.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::name::DatasetName;
 
+use super::acceleration::{read_acceleration, read_ready_state, read_schema_change, read_time_column};
 use super::check::subject;
 use super::dataset_params::params;
 use super::text::{list, nearest, shorten};
@@ -54,7 +55,7 @@ pub(super) struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    fn problem(&mut self, problem: Diagnostic) {
+    pub(super) fn problem(&mut self, problem: Diagnostic) {
         if self.problems.len() < super::check::PROBLEMS_MAX {
             self.problems.push(problem);
         }
@@ -117,9 +118,20 @@ impl Decoder<'_> {
                 (Some(from), Some(node)) => params(self, node, from.connector, &subject),
                 _ => BTreeMap::new(),
             };
+            let acceleration = read_acceleration(self, item, &subject);
             if let (Some(name), Some(from)) = (name, from) {
-                let (description, metadata) = (text(item, "description"), metadata(item));
-                datasets.push(Dataset { name, from, description, metadata, params, at: item.at });
+                datasets.push(Dataset {
+                    name,
+                    from,
+                    description: text(item, "description"),
+                    metadata: metadata(item),
+                    params,
+                    time_column: read_time_column(item),
+                    acceleration,
+                    ready_state: read_ready_state(item),
+                    on_schema_change: read_schema_change(item),
+                    at: item.at,
+                });
             }
         }
         datasets
@@ -224,6 +236,7 @@ fn runtime(node: Option<&Node>) -> Runtime {
         query_queue_max: parsed(section("params"), "query_queue_max"),
         query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
+        data_dir: section("params").and_then(|params| text(params, "data_dir")).map(PathBuf::from),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
         shutdown_timeout: parsed(node, "shutdown_timeout"),
         output_level: level.and_then(|level| match level {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::{ByteSize, Diagnostic, Diagnostics, Duration, SourceFile, Span, Template, Warnings};
+use super::{
+    Acceleration, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile, Span,
+    Template, TimeColumn, Warnings,
+};
 
 /// A whole spicepod, checked.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub struct Runtime {
     pub query_queue_timeout: Option<Duration>,
     /// `runtime.params.push_down`.
     pub push_down: Option<bool>,
+    /// `runtime.params.data_dir`: where datasets in files have their folders, relative to the spicepod's folder.
+    pub data_dir: Option<PathBuf>,
     /// `runtime.dataset_load_parallelism`: how many datasets are verified at a time.
     pub dataset_load_parallelism: Option<usize>,
     pub shutdown_timeout: Option<Duration>,
@@ -116,6 +121,13 @@ pub struct Dataset {
     /// Connector params by canonical name: the connector's prefix removed (`api_key`, `endpoint`,
     /// `max_message_size`).
     pub params: BTreeMap<String, Param>,
+    pub time_column: Option<TimeColumn>,
+    /// How the dataset is kept here; `None` when it is read from its upstream only.
+    pub acceleration: Option<Acceleration>,
+    /// Of an accelerated dataset.
+    pub ready_state: ReadyState,
+    /// Of an accelerated dataset.
+    pub on_schema_change: SchemaChange,
     pub at: Span,
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
 
@@ -19,8 +20,9 @@ pub(super) enum Here {
     /// Its upstream.
     #[default]
     No,
-    /// Nobody yet: its rows are being fetched, and until then queries are refused.
-    Awaited,
+    /// Nobody yet: its rows are being fetched, and until then queries are refused, for this reason where there is a
+    /// better one than the remote table's.
+    Awaited(Option<String>),
     Kept(Arc<dyn TableProvider>),
 }
 
@@ -30,13 +32,13 @@ impl Entry {
         match self.here.load().as_ref() {
             Here::No => self.state.load_full(),
             Here::Kept(table) => Arc::new(State::Ready { schema: table.schema() }),
-            Here::Awaited => {
+            Here::Awaited(why) => {
                 let state = self.state.load();
-                let reason = match state.as_ref() {
-                    State::Error { reason, .. } => {
-                        format!("acceleration not ready; loading initial data for {}: {reason}", self.name)
-                    }
-                    _ => format!("acceleration not ready; loading initial data for {}", self.name),
+                let waiting = format!("Acceleration not ready; loading initial data for {}", self.name);
+                let reason = match (why, state.as_ref()) {
+                    (Some(why), _) => format!("{waiting}: {why}"),
+                    (None, State::Error { reason, .. }) => format!("{waiting}: {reason}"),
+                    (None, _) => waiting,
                 };
                 let since = match state.as_ref() {
                     State::Error { since, .. } => *since,
@@ -62,10 +64,23 @@ impl Federation {
     }
 
     /// Refuses queries of `name` until [`Federation::keep_here`]: before its rows were fetched once, nothing
-    /// can be said of it.
-    pub fn await_here(&self, name: &DatasetName) {
+    /// can be said of it. `reason` says why it takes so long, where that is not the upstream's fault.
+    pub fn await_here(&self, name: &DatasetName, reason: Option<String>) {
         if let Some(entry) = self.entry(name) {
-            entry.here.store(Arc::new(Here::Awaited));
+            entry.here.store(Arc::new(Here::Awaited(reason)));
+        }
+    }
+
+    /// The schema of the remote table, as soon as it is known for the first time.
+    pub async fn source_schema(&self, name: &DatasetName) -> Option<SchemaRef> {
+        let entry = self.entry(name)?;
+        loop {
+            // Made before the look: what changes after it wakes this.
+            let changed = self.inner.changed.notified();
+            if let Some(schema) = entry.state.load().schema() {
+                return Some(Arc::clone(schema));
+            }
+            changed.await;
         }
     }
 

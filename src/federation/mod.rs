@@ -108,6 +108,8 @@ struct Inner {
     groups: Vec<supervise::Group>,
     /// Whose turn it is to plan the views.
     views: tokio::sync::Mutex<()>,
+    /// Rung when the schema of a remote table was learned.
+    changed: tokio::sync::Notify,
     /// Owns what is asked beside the statements; empty until the start.
     background: OnceLock<Scope>,
 }
@@ -132,7 +134,19 @@ impl Federation {
         let views = tokio::sync::Mutex::default();
         let push_down = options.push_down;
         let background = OnceLock::new();
-        let inner = Inner { context, sources, planner, entries, names, push_down, groups, views, background };
+        let changed = tokio::sync::Notify::new();
+        let inner = Inner {
+            context,
+            sources,
+            planner,
+            entries,
+            names,
+            push_down,
+            groups,
+            views,
+            changed,
+            background,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

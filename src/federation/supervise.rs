@@ -14,6 +14,7 @@ use futures::StreamExt;
 use rand::Rng;
 use tokio::sync::Notify;
 
+use crate::name::DatasetName;
 use crate::task::Scope;
 use crate::upstream::{ErrorKind, RemoteTableName, Upstream, UpstreamError, UpstreamId};
 
@@ -180,6 +181,7 @@ impl Keeper {
             tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
         }
         entry.state.store(Arc::new(State::Ready { schema: Arc::clone(schema) }));
+        self.federation.inner.changed.notify_waiters();
         Ok(())
     }
 
@@ -207,6 +209,19 @@ impl std::fmt::Display for Reason {
 }
 
 impl Federation {
+    /// Asks for the schema of `name` again: a table that was changed upstream is read as it is now. Where it cannot be
+    /// had, what was known stays, and the upstream's keeper looks.
+    pub async fn look_again(&self, name: &DatasetName) {
+        let Some(at) = self.inner.entries.iter().position(|entry| entry.name == *name) else { return };
+        let Some(place) = self.inner.groups.iter().position(|group| group.members.contains(&at)) else {
+            return;
+        };
+        let keeper = Keeper { federation: self.clone(), place, parallel: 1 };
+        if !keeper.load(at).await {
+            keeper.group().alarm.notify_one();
+        }
+    }
+
     /// Plans the views again over the schemas that are known now. Views come after what they depend on.
     pub(super) async fn plan_views(&self) {
         // Keepers take turns: an older look at the states must not overwrite a newer one.

@@ -13,6 +13,7 @@ use datafusion::sql::parser::Statement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
+use crate::acceleration::{Acceleration, Ask, AskError, Pins};
 use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
 use crate::upstream::{UpstreamError, is_same_but_layout};
@@ -40,6 +41,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Engine {
     federation: Federation,
+    acceleration: Acceleration,
     options: Options,
     running: Admission,
     /// Statements that are only planned, for their schema. A queue of its own: a client may ask for a schema in the
@@ -81,7 +83,14 @@ impl Engine {
             moka::sync::Cache::builder().max_capacity(PROMISES_MAX).time_to_live(PROMISE_TTL).build();
         let running = Admission::new(options.queue, Counted::Queries);
         let planning = Admission::new(options.queue, Counted::Nothing);
-        Self { federation, options, running, planning, promises }
+        let acceleration = Acceleration::default();
+        Self { federation, acceleration, options, running, planning, promises }
+    }
+
+    /// The same with the datasets that are kept here.
+    #[must_use]
+    pub fn accelerated(self, acceleration: Acceleration) -> Self {
+        Self { acceleration, ..self }
     }
 
     /// Runs a statement. Returns when the first batch (or the end) is here, so that an early failure is
@@ -160,7 +169,27 @@ impl Engine {
     /// Every dataset and view with its state, in the order of the spicepod.
     #[must_use]
     pub fn datasets(&self) -> Vec<DatasetStatus> {
-        self.federation.status().into_iter().map(dataset_status).collect()
+        let status = |status: Status| DatasetStatus {
+            acceleration: self.acceleration.status(&status.name),
+            ..dataset_status(status)
+        };
+        self.federation.status().into_iter().map(status).collect()
+    }
+
+    /// Asks for a refresh of an accelerated dataset; returns at once.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn refresh(&self, dataset: &str, ask: Ask) -> Result<(), AskError> {
+        self.acceleration.refresh(dataset, ask)
+    }
+
+    /// Replaces `refresh_sql` until the restart.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
+        self.acceleration.set_refresh_sql(dataset, sql)
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -203,7 +232,10 @@ impl Engine {
     }
 
     async fn physical(&self, plan: LogicalPlan, joins: Joins) -> Result<Physical, QueryError> {
-        let state = self.federation.context().state();
+        let mut state = self.federation.context().state();
+        // However often the statement reads an accelerated table, it reads one generation of it.
+        let (config, _) = Pins::into_config(state.config().clone());
+        *state.config_mut() = config;
         let plan = state.optimize(&plan).map_err(from_datafusion)?;
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
@@ -407,6 +439,7 @@ fn dataset_status(status: Status) -> DatasetStatus {
         endpoint: status.endpoint,
         state,
         is_view: status.is_view,
+        acceleration: None,
     }
 }
 

@@ -63,12 +63,6 @@ fn entries(path: &Path) -> usize {
     std::fs::read_dir(path).map_or(0, Iterator::count)
 }
 
-/// All files below a directory.
-fn files(path: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
-    entries.flatten().map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
-}
-
 const ONE_AT_A_TIME: &str = "  query: {max_concurrent_queries: 1}\n  params: {query_queue_max: 1}\n";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ mod harness;
 mod proto;
 mod ranks;
 
+mod acceleration;
 mod cli;
 mod clients;
 mod diagnostics;

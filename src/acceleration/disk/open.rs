@@ -406,7 +406,9 @@ fn tidy(survey: &Survey, shelf: &Shelf, findings: &mut Findings) {
     // Manifests go first: one that is left never names files that are gone.
     loose.sort_by_key(|name| matches!(name, Name::Chunk(_)));
     if findings.damage.is_empty() {
-        loose.iter().for_each(|name| drop(place.clear(&place.path(*name))));
+        for name in &loose {
+            place.clear(&place.path(*name));
+        }
     } else {
         findings.evidence = set_aside(survey, &loose);
     }
