@@ -193,3 +193,6 @@ pub enum SchemaChange {
     SyncAllColumns,
     DropAndRecreate,
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,7 +121,9 @@ fn refresh(node: &Node) -> Refresh {
         append_overlap: parsed(node, "refresh_append_overlap").unwrap_or(Duration::ZERO),
         retry: Retry {
             enabled: flag(node, "refresh_retry_enabled").unwrap_or(true),
-            attempts_max: parsed(node, "refresh_retry_max_attempts"),
+            // More than a u32 holds are more than anyone waits for.
+            attempts_max: parsed::<u64>(node, "refresh_retry_max_attempts")
+                .map(|attempts| u32::try_from(attempts).unwrap_or(u32::MAX)),
         },
         on_startup: match text(node, "refresh_on_startup").as_deref() {
             Some("always") => OnStartup::Always,
@@ -223,6 +225,6 @@ fn on_conflict(
 }
 
 /// Whether two keys are of the same columns, in whatever order.
-fn same(one: &[String], other: &[String]) -> bool {
+pub(super) fn same(one: &[String], other: &[String]) -> bool {
     one.len() == other.len() && one.iter().all(|name| other.contains(name))
 }
