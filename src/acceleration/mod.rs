@@ -2,7 +2,6 @@
 //!
 //! Batches of a dataset enter; a table that answers from this machine leaves, one whole generation at a time.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by refresh"))]
 pub(crate) mod chunk_id;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by refresh"))]
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "wired by refresh"))]
 pub(crate) mod disk;

@@ -396,7 +396,9 @@ fn tidy(survey: &Survey, shelf: &Shelf, findings: &mut Findings) {
     let mut loose: Vec<Name> = Vec::new();
     for found in &survey.found {
         match found {
-            Found::Temporary(name) => drop(place.clear(&place.temporary(*name))),
+            Found::Temporary(name) => {
+                place.clear(&place.temporary(*name));
+            }
             Found::Whole(name @ (Name::Manifest(_) | Name::Chunk(_))) if !known.contains(name) => {
                 loose.push(*name)
             }
@@ -406,7 +408,9 @@ fn tidy(survey: &Survey, shelf: &Shelf, findings: &mut Findings) {
     // Manifests go first: one that is left never names files that are gone.
     loose.sort_by_key(|name| matches!(name, Name::Chunk(_)));
     if findings.damage.is_empty() {
-        loose.iter().for_each(|name| drop(place.clear(&place.path(*name))));
+        for name in loose {
+            place.clear(&place.path(name));
+        }
     } else {
         findings.evidence = set_aside(survey, &loose);
     }

@@ -148,3 +148,15 @@ async fn a_full_disk_keeps_the_generation_before() {
     assert_eq!(left, ["chunk-1.parquet", "lock", "manifest-1"]);
     assert_eq!(restored.unwrap(), Some(10));
 }
+
+#[tokio::test]
+async fn the_default_folder_is_made_with_its_parents() {
+    let pod = tempfile::tempdir().unwrap();
+    let roots = Roots { spicepod: pod.path(), data_dir: None };
+    let folder = folder_of(roots, None, &"sales.orders".parse().unwrap());
+    filled(&folder).await;
+    assert_eq!(
+        names(&pod.path().join(".sidewing/data/sales.orders")),
+        ["chunk-1.parquet", "lock", "manifest-1"]
+    );
+}
