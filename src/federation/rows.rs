@@ -24,7 +24,7 @@ use super::table::{RemoteTable, count_sql};
 const FRESH: Duration = Duration::from_secs(5 * 60);
 /// How long the statement that needs a count first waits for it: less than what a join built on the wrong side
 /// costs, and not much to lose where the upstream counts slowly.
-const FIRST_WAIT: Duration = Duration::from_millis(300);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// An upstream that counts longer is left in peace.
 const COUNT_MAX: Duration = Duration::from_secs(10);
 /// Pauses after failures, doubled each time.
