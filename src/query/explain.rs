@@ -41,7 +41,8 @@ pub(super) fn forwarded(forward: &Forward, received: Option<Received>) -> Result
 
 /// The rows that go before DataFusion's own plan.
 pub(super) fn scanned(reason: &str, notes: &[Note]) -> Result<RecordBatch, QueryError> {
-    let tier = format!("scans: tables, or whole parts over them, are read and the rest runs here, because {reason}");
+    let tier =
+        format!("scans: tables, or whole parts over them, are read and the rest runs here, because {reason}");
     let mut rows = vec![("tier", tier)];
     if !notes.is_empty() {
         let lines: Vec<String> = notes.iter().map(ToString::to_string).collect();
