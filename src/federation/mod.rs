@@ -1,9 +1,10 @@
 //! Remote tables as DataFusion tables: a statement enters, the way to answer it leaves.
 //!
-//! Two tiers. *Forwarding*: where every table of a statement lives on one upstream of the DataFusion
-//! family, the user's own statement is sent with the upstream's table names. *Scans*: everything else
-//! reads each table with the columns, filters and limit that are surely equal, and the rest runs in
-//! DataFusion here. Verified sub-plans will stand between the two.
+//! Three tiers. *Forwarding*: where every table of a statement lives on one upstream of the DataFusion
+//! family, the user's own statement is sent with the upstream's table names. *Verified sub-plans*: of any
+//! other plan, the largest parts that live on one upstream are sent as one SELECT each, where that was
+//! proven equal. *Scans*: what is left reads each table with the columns, filters and limit that are surely
+//! equal, and the rest runs in DataFusion here.
 
 mod arrange;
 mod filter;

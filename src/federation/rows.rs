@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 use tokio::sync::oneshot;
 
 use super::Federation;
-use super::pushdown::RemoteQuery;
+use super::pushdown::{RemoteQuery, remote_table};
 use super::registry::{Entry, Kind, State};
 use super::scan::total_of;
-use super::table::{RemoteTable, count_sql};
+use super::table::count_sql;
 
 /// How long a count is good; then it is asked again, and the old one serves until the answer.
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -171,8 +170,7 @@ fn joined_tables(plan: &LogicalPlan) -> datafusion::error::Result<Vec<String>> {
         match node {
             LogicalPlan::Join(_) | LogicalPlan::Subquery(_) => has_join = true,
             LogicalPlan::TableScan(scan) => {
-                let provider = source_as_provider(&scan.source)?;
-                if let Some(table) = provider.downcast_ref::<RemoteTable>() {
+                if let Some(table) = remote_table(scan) {
                     scans += 1;
                     names.push(table.name.to_string());
                 }

@@ -369,9 +369,7 @@ impl Writer {
     }
 
     fn condition(&mut self, node: &Join, left: &Block, right: &Block) -> Result<Vec<String>, Unsent> {
-        let lookup = |column: &Column| {
-            left.lookup(node.left.schema(), column).or_else(|| right.lookup(node.right.schema(), column))
-        };
+        let lookup = either_side(node, left, right);
         let equals = match node.null_equality {
             NullEquality::NullEqualsNothing => "=",
             NullEquality::NullEqualsNull => "IS NOT DISTINCT FROM",
@@ -406,17 +404,9 @@ impl Writer {
         };
         let key = self.expr(of_left, node.left.schema(), &left)?;
         let column = self.expr(of_right, node.right.schema(), &right)?;
-        let mut wheres = right.wheres;
+        let mut wheres = right.wheres.clone();
         if let Some(filter) = &node.filter {
-            let lookup = |column: &Column| {
-                let of_right = node.right.schema().maybe_index_of_column(column);
-                let of_left = node.left.schema().maybe_index_of_column(column);
-                match (of_left, of_right) {
-                    (Some(at), _) => Some(left.columns[at].sql.clone()),
-                    (None, at) => at.map(|at| right.columns[at].sql.clone()),
-                }
-            };
-            wheres.push(self.expr_of(filter, &lookup)?);
+            wheres.push(self.expr_of(filter, &either_side(node, &left, &right))?);
         }
         let mut inner = format!("SELECT {column} FROM {}", right.from);
         if !wheres.is_empty() {
@@ -538,5 +528,16 @@ impl Writer {
         let columns = names.iter().map(|name| Text::column(format!("{alias}.{name}"))).collect();
         let from = format!("(VALUES {}) AS {alias} ({})", rows.join(", "), names.join(", "));
         Ok(Block::over(from, columns))
+    }
+}
+
+/// Finds a column on the left of a join, else on its right.
+fn either_side<'a>(
+    node: &'a Join,
+    left: &'a Block,
+    right: &'a Block,
+) -> impl Fn(&Column) -> Option<String> + 'a {
+    move |column| {
+        left.lookup(node.left.schema(), column).or_else(|| right.lookup(node.right.schema(), column))
     }
 }
