@@ -4,16 +4,18 @@
 //! datasets are brought up; shutdown goes the other way.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Spicepod};
-use crate::federation::{self, Federation, RemoteDataset};
+use crate::acceleration::Acceleration;
+use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
+use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
-use crate::query::{Engine, Options};
+use crate::query::{Engine, Options, QueueOptions};
 use crate::secrets::Secrets;
 use crate::serve;
 use crate::serve::flight::FlightOptions;
@@ -33,6 +35,8 @@ pub const METRICS_DEFAULT: SocketAddr =
 const MESSAGE_SIZE_VARIABLE: &str = "SIDEWING_MAX_MESSAGE_SIZE";
 /// How many datasets of one upstream are loaded at a time by default.
 const LOAD_PARALLELISM: usize = 8;
+/// How many queries run at a time for each core by default: most of them wait for an upstream.
+const QUERIES_PER_CORE: usize = 4;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keepers hold nothing that has to be finished.
@@ -93,16 +97,18 @@ pub struct Plan {
     pub spicepod: Spicepod,
     pub datasets: Vec<RemoteDataset>,
     pub federation: Federation,
+    pub acceleration: Acceleration,
+    resources: Resources,
     /// Owns the connections to upstreams.
     connections: Scope,
 }
 
 impl Plan {
-    /// Resolves secrets, applies the endpoint rules, and checks the views.
+    /// Resolves secrets, applies the endpoint rules, checks the views, and makes the directory for temporary files.
     ///
     /// # Errors
     /// Every problem of every dataset and view at once.
-    pub fn try_new(spicepod: Spicepod) -> Result<Self, Diagnostics> {
+    pub fn try_new(mut spicepod: Spicepod) -> Result<Self, Diagnostics> {
         let connections = Scope::new();
         let names: Vec<&DatasetName> = spicepod.datasets.iter().map(|dataset| &dataset.name).collect();
         let mut problems = federation::view_problems(&names, &spicepod.views);
@@ -110,15 +116,27 @@ impl Plan {
             problems.extend(more);
             Vec::new()
         });
-        if !problems.is_empty() {
-            return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
-        }
+        let resources = match Resources::try_new(&spicepod.runtime.memory) {
+            Ok(resources) if problems.is_empty() => resources,
+            found => {
+                problems.extend(found.err());
+                return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
+            }
+        };
+        spicepod.warnings.extend(resources.warning().cloned());
         let options = federation::Options {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
             target_partitions: spicepod.runtime.target_partitions,
+            resources: Some(resources.clone()),
         };
-        match Federation::try_new(datasets.clone(), &spicepod.views, options) {
-            Ok(federation) => Ok(Self { spicepod, datasets, federation, connections }),
+        let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
+            let acceleration = Acceleration::try_new(&spicepod, &federation)?;
+            Ok((federation, acceleration))
+        });
+        match built {
+            Ok((federation, acceleration)) => {
+                Ok(Self { spicepod, datasets, federation, acceleration, resources, connections })
+            }
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
@@ -180,6 +198,7 @@ pub struct App {
     scope: Scope,
     keepers: Scope,
     connections: Scope,
+    resources: Resources,
     shutdown_timeout: Duration,
 }
 
@@ -187,10 +206,11 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, connections, .. } = plan;
+        let Plan { spicepod, federation, acceleration, resources, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
-        let options = Options { timeout: spicepod.runtime.query_timeout.map(|limit| limit.get()) };
-        let engine = Engine::new(federation.clone(), options);
+        let engine = Engine::new(federation.clone(), query_options(&spicepod.runtime))
+            .accelerated(acceleration.clone());
+        metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
         let door = engine.clone();
@@ -204,9 +224,10 @@ impl App {
         });
         let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
         federation.start(&keepers, parallel);
+        acceleration.start(&federation, &keepers, parallel);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
-        Self { engine, addresses, scope, keepers, connections, shutdown_timeout }
+        Self { engine, addresses, scope, keepers, connections, resources, shutdown_timeout }
     }
 
     /// Stops accepting, lets running queries end, then stops the keepers.
@@ -219,6 +240,25 @@ impl App {
         self.connections.cancel();
         drained.and(kept)
     }
+}
+
+impl Drop for App {
+    /// Queries that did not end may still hold files; nobody will read their answers.
+    fn drop(&mut self) {
+        self.resources.remove_files();
+    }
+}
+
+fn query_options(runtime: &Runtime) -> Options {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let running_max = runtime.max_concurrent_queries.unwrap_or(cores.saturating_mul(QUERIES_PER_CORE));
+    let default = QueueOptions::default();
+    let queue = QueueOptions {
+        running_max: NonZeroUsize::new(running_max),
+        waiting_max: runtime.query_queue_max.unwrap_or(default.waiting_max),
+        wait_max: runtime.query_queue_timeout.map_or(default.wait_max, |limit| limit.get()),
+    };
+    Options { timeout: runtime.query_timeout.map(|limit| limit.get()), queue }
 }
 
 /// The verbosity that a spicepod asks for.

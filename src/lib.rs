@@ -19,6 +19,7 @@ pub mod proto;
 pub mod task;
 pub mod telemetry;
 
+pub mod acceleration;
 pub mod config;
 pub mod federation;
 pub mod query;

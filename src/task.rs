@@ -1,13 +1,15 @@
 //! Named, owned tasks and their end: the only place that spawns.
 //!
 //! A [`Scope`] owns what was spawned in it. Cancelling a scope cancels its children; dropping an
-//! [`Owned`] task aborts it.
+//! [`Owned`] task aborts it. Work that blocks goes through [`blocking`], to threads made for it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +35,51 @@ impl Drop for Owned {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Blocking work that gave no result.
+#[derive(Debug, Error)]
+pub enum BlockingError {
+    #[error("`{name}` panicked: {message}")]
+    Panicked { name: &'static str, message: String },
+    #[error("`{name}` was not run: the process is ending")]
+    Stopped { name: &'static str },
+}
+
+/// Runs `work`, which may block (files, compression), on a thread for such work, and waits for it. Dropping the
+/// future does not stop work that has begun: it runs to its end, unheard.
+///
+/// # Errors
+/// The work panicked, or the runtime is shutting down.
+pub async fn blocking<T, F>(name: &'static str, work: F) -> Result<T, BlockingError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let span = tracing::debug_span!("blocking", name);
+    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    done.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => BlockingError::Panicked { name, message: words_of(panic.as_ref()) },
+        Err(_) => BlockingError::Stopped { name },
+    })
+}
+
+/// Runs `work`, which may block, without waiting: what a `drop` has to do. Outside of a runtime it runs here.
+pub fn blocking_detached<F>(name: &'static str, work: F)
+where
+    F: FnOnce() + Send + 'static,
+{
+    let span = tracing::debug_span!("blocking", name);
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || span.in_scope(work))),
+        Err(_) => span.in_scope(work),
+    }
+}
+
+/// What a panic said, where it said a text.
+pub fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
 }
 
 /// Takes a task's name off the list when the task ends, however it ends.
@@ -173,5 +220,19 @@ mod tests {
         drop(owned);
         assert_eq!(scope.shutdown(Duration::from_secs(1)).await, Ok(()));
         assert!(scope.pending().is_empty());
+    }
+
+    #[tokio::test]
+    async fn blocking_work_answers_or_says_why_not() {
+        assert_eq!(blocking("sum", || 1 + 1).await.unwrap(), 2);
+        let panicked = blocking("bad", || panic!("no {}", "way")).await.map(|(): ()| ()).unwrap_err();
+        assert_eq!(panicked.to_string(), "`bad` panicked: no way");
+    }
+
+    #[test]
+    fn detached_work_runs_without_a_runtime() {
+        let (said, heard) = std::sync::mpsc::channel();
+        blocking_detached("say", move || said.send(7).unwrap());
+        assert_eq!(heard.recv(), Ok(7));
     }
 }

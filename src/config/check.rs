@@ -5,7 +5,7 @@
 use super::schema::{Field, Kind, Support, Zero};
 use super::text::{list, nearest, shorten};
 use super::yaml::{Key, Node, Value};
-use super::{ByteSize, Diagnostic, Duration, Span, parse_bind_address};
+use super::{ByteSize, Diagnostic, Duration, Span, parse_bind_address, parse_cron};
 
 /// Problems that are collected; a file with more is not a spicepod.
 pub(super) const PROBLEMS_MAX: usize = 1_000;
@@ -148,6 +148,10 @@ impl Checker<'_> {
                 self.push("RenamedField", place, &message, key.at, Some(format!("write `{today}` instead")));
             }
             Support::Built => self.kind(node, &field.kind, &here),
+            Support::Toggled => {
+                let off = node.get("enabled").and_then(Node::as_bool) == Some(false);
+                self.kind(node, &field.kind, &if off { here.quietly() } else { here });
+            }
             Support::NotYet(off) => {
                 let harmless = is_empty(node) || node.text().is_some_and(|text| off.contains(&text));
                 if !harmless && !place.form_only {
@@ -249,6 +253,12 @@ impl Checker<'_> {
     fn leaf(&mut self, node: &Node, kind: &Kind, place: &Place) {
         let Err(fault) = leaf(node, kind) else { return };
         match fault {
+            Fault::NotYet(..) if place.form_only => {}
+            Fault::NotYet(value, help) => {
+                let name = place.path.trim_end_matches('.');
+                let message = format!("not supported yet: `{name}: {value}`");
+                self.push("NotSupportedYet", place, &message, node.at, Some(help));
+            }
             Fault::Type(expected) => self.wrong(node, expected, place),
             Fault::Value(what, help) => {
                 let name = place.path.trim_end_matches('.');
@@ -272,6 +282,8 @@ impl Field {
 enum Fault {
     /// What it must be.
     Type(&'static str),
+    /// A known word that is not built, what to do.
+    NotYet(&'static str, String),
     /// What is wrong, what to do.
     Value(String, Option<String>),
 }
@@ -309,12 +321,14 @@ fn leaf(node: &Node, kind: &Kind) -> Result<(), Fault> {
             let parsed = text.parse::<ByteSize>().map_err(|error| value(error.to_string()))?;
             zero(*when, parsed.bytes() == 0)
         }
+        Kind::Choice { built, not_yet, instead } => match not_yet.iter().find(|value| *value == text) {
+            Some(value) => Err(Fault::NotYet(value, format!("write {}; {instead}", one_of(built)))),
+            None if built.contains(&text.as_str()) => Ok(()),
+            None => Err(not_one_of(text, built)),
+        },
         Kind::OneOf(values) if !values.contains(&text.as_str()) => Err(not_one_of(text, values)),
         Kind::Bind => parse_bind_address(text).map(|_| ()).map_err(|error| value(error.to_string())),
-        Kind::Cron => match matches!(text.split_whitespace().count(), 5..=7) {
-            true => Ok(()),
-            false => Err(value(format!("`{}` is not a cron line such as `0 * * * *`", shorten(text)))),
-        },
+        Kind::Cron => parse_cron(text).map(|_| ()).map_err(|error| value(error.to_string())),
         _ => Ok(()),
     }
 }

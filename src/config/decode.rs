@@ -3,16 +3,20 @@
 //! Form was judged by the checker: a value of the wrong form is left out here without a second word.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::name::DatasetName;
 
+use super::acceleration::{read_acceleration, read_ready_state, read_schema_change, read_time_column};
 use super::check::subject;
 use super::dataset_params::params;
 use super::text::{list, nearest, shorten};
-use super::types::{Dataset, LogLevel, Origin, Runtime, SecretStore, Spicepod, View};
+use super::types::{
+    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, Spicepod, SpillCompression, TempDirectory,
+    View,
+};
 use super::yaml::{Node, Value};
 use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};
 
@@ -51,7 +55,7 @@ pub(super) struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    fn problem(&mut self, problem: Diagnostic) {
+    pub(super) fn problem(&mut self, problem: Diagnostic) {
         if self.problems.len() < super::check::PROBLEMS_MAX {
             self.problems.push(problem);
         }
@@ -114,9 +118,20 @@ impl Decoder<'_> {
                 (Some(from), Some(node)) => params(self, node, from.connector, &subject),
                 _ => BTreeMap::new(),
             };
+            let acceleration = read_acceleration(self, item, &subject);
             if let (Some(name), Some(from)) = (name, from) {
-                let (description, metadata) = (text(item, "description"), metadata(item));
-                datasets.push(Dataset { name, from, description, metadata, params, at: item.at });
+                datasets.push(Dataset {
+                    name,
+                    from,
+                    description: text(item, "description"),
+                    metadata: metadata(item),
+                    params,
+                    time_column: read_time_column(item),
+                    acceleration,
+                    ready_state: read_ready_state(item),
+                    on_schema_change: read_schema_change(item),
+                    at: item.at,
+                });
             }
         }
         datasets
@@ -216,13 +231,33 @@ fn runtime(node: Option<&Node>) -> Runtime {
         max_message_size: parsed(section("flight"), "max_message_size"),
         query_timeout: parsed(query, "timeout"),
         target_partitions: parsed(query, "target_partitions"),
+        memory: query_memory(query),
+        max_concurrent_queries: parsed(query, "max_concurrent_queries"),
+        query_queue_max: parsed(section("params"), "query_queue_max"),
+        query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
+        data_dir: section("params").and_then(|params| text(params, "data_dir")).map(PathBuf::from),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
         shutdown_timeout: parsed(node, "shutdown_timeout"),
         output_level: level.and_then(|level| match level {
             "info" => Some(LogLevel::Info),
             "verbose" => Some(LogLevel::Verbose),
             "very_verbose" => Some(LogLevel::VeryVerbose),
+            _ => None,
+        }),
+    }
+}
+
+fn query_memory(node: Option<&Node>) -> QueryMemory {
+    let field = |name: &str| node.and_then(|node| node.get(name));
+    let directory = |node: &Node| Some(TempDirectory { path: node.text()?.into(), at: node.at });
+    QueryMemory {
+        limit: parsed(node, "memory_limit"),
+        temp_directory: field("temp_directory").and_then(directory),
+        spill_compression: field("spill_compression").and_then(Node::text).and_then(|name| match name {
+            "zstd" => Some(SpillCompression::Zstd),
+            "lz4_frame" => Some(SpillCompression::Lz4Frame),
+            "uncompressed" => Some(SpillCompression::Uncompressed),
             _ => None,
         }),
     }

@@ -73,6 +73,9 @@ pub enum DurationError {
 }
 
 impl Duration {
+    /// No time at all.
+    pub const ZERO: Self = Self(std::time::Duration::ZERO);
+
     /// The duration, for timers.
     #[must_use]
     pub fn get(self) -> std::time::Duration {
@@ -83,6 +86,11 @@ impl Duration {
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.0.is_zero()
+    }
+
+    /// One of `parts` equal parts, rounded down; all of it where `parts` is zero.
+    pub(super) fn part(self, parts: u32) -> Self {
+        Self(self.0.checked_div(parts).unwrap_or(self.0))
     }
 
     /// `None` above a hundred years.

@@ -162,7 +162,7 @@ fn names_of(fields: &[Field], names: &mut HashSet<String>) {
 
 fn names_of_kind(kind: &Kind, names: &mut HashSet<String>) {
     match kind {
-        Kind::Fields(fields) => names_of(fields, names),
+        Kind::Fields(fields) | Kind::OpenFields(fields, _) => names_of(fields, names),
         Kind::FieldsOrList(fields, item) => {
             names_of(fields, names);
             names_of(item, names);

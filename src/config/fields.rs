@@ -4,10 +4,10 @@
 //! ignored, and so that a misspelling inside them is still found.
 
 use super::schema::Kind::{
-    Any, Bind, Bool, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number, OnOff, OneOf,
+    Any, Bind, Bool, Choice, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number, OnOff, OneOf,
     OpenFields, Params, Scalar, Size, Text, TextOrList,
 };
-use super::schema::{Field, Zero};
+use super::schema::{Field, Kind, Zero};
 
 /// The whole document.
 pub(super) static SPICEPOD: &[Field] = &[
@@ -116,25 +116,56 @@ static QUERY: &[Field] = &[
     Field::built(
         "timeout",
         Duration(Zero::Refused),
-        "How long a query may take before it is cancelled; no limit when absent.",
+        "How long a query may take, its waiting included, before it is cancelled; no limit when absent.",
     ),
     Field::built("target_partitions", Int(1), "How many partitions a local plan runs in."),
-    Field::not_yet("memory_limit", Scalar, "Memory that queries may use together."),
-    Field::not_yet("temp_directory", Text, "Where queries spill."),
-    Field::not_yet(
+    Field::built(
+        "memory_limit",
+        Size(Zero::Refused),
+        "Memory that all queries and accelerated data may use together; default 90 % of the machine's, or of the \
+         control group's.",
+    ),
+    Field::built(
+        "temp_directory",
+        Text,
+        "Where queries keep what does not fit into memory; default is the system's temporary directory.",
+    ),
+    Field::built(
         "spill_compression",
         OneOf(&["zstd", "lz4_frame", "uncompressed"]),
-        "How spilled data is compressed.",
+        "How that is compressed; default `uncompressed`.",
     ),
-    Field::not_yet("max_concurrent_queries", Int(0), "How many queries may run at a time."),
+    Field::built(
+        "max_concurrent_queries",
+        Int(0),
+        "How many queries may run at a time, others wait; default 4 per core, 0 is no bound.",
+    ),
 ];
 
-static RUNTIME_PARAMS: &[Field] = &[Field::built(
-    "push_down",
-    OnOff,
-    "Whether joins, aggregates and whole statements are sent upstream; default `on`. With `off` only columns, \
-     filters and limits of single tables are.",
-)];
+static RUNTIME_PARAMS: &[Field] = &[
+    Field::built(
+        "push_down",
+        OnOff,
+        "Whether joins, aggregates and whole statements are sent upstream; default `on`. With `off` only columns, \
+         filters and limits of single tables are.",
+    ),
+    Field::built(
+        "query_queue_max",
+        Int(0),
+        "How many queries may wait for their turn; default 1000. More are refused at once.",
+    ),
+    Field::built(
+        "query_queue_timeout",
+        Duration(Zero::Refused),
+        "How long a query may wait for its turn; default `30s`.",
+    ),
+    Field::built(
+        "data_dir",
+        Text,
+        "Where accelerated datasets with `mode: file` have their folders, relative to the spicepod; default \
+         `.sidewing/data`.",
+    ),
+];
 
 static AUTH: &[Field] = &[
     Field::switch("api-key", API_KEY, true, "API keys that clients must present."),
@@ -259,11 +290,11 @@ static DATASET: &[Field] = &[
     Field::renamed("mode", "access"),
     Field::only("has_metadata_table", Bool, &["false"], "Whether a table of metadata appears beside it."),
     Field::switch("replication", REPLICATION, false, "Replication."),
-    Field::not_yet("time_column", Text, "Column that tells the age of a row."),
-    Field::not_yet("time_format", OneOf(TIME_FORMATS), "How that column tells time."),
+    Field::built("time_column", Text, "Column that tells the age of a row."),
+    Field::built("time_format", OneOf(TIME_FORMATS), "How that column tells time; default `timestamp`."),
     Field::not_yet("time_partition_column", Text, "Column by which the source is partitioned."),
     Field::not_yet("time_partition_format", OneOf(TIME_FORMATS), "How that column tells time."),
-    Field::switch("acceleration", ACCELERATION, true, "A local copy of the dataset, kept fresh."),
+    Field::toggled("acceleration", ACCELERATION, "A local copy of the dataset, kept fresh."),
     Field::not_yet("embeddings", List(&Any), "Embeddings of columns."),
     Field::not_yet("columns", List(&Fields(COLUMN)), "Notes and indexes of columns."),
     Field::not_yet("dependsOn", List(&Text), "Datasets that are loaded before it."),
@@ -272,16 +303,17 @@ static DATASET: &[Field] = &[
         OneOf(&["error", "warn", "ignore", "string"]),
         "What happens to columns of a type that is not supported.",
     ),
-    Field::not_yet(
+    Field::built(
         "on_schema_change",
         OneOf(&["block", "fail", "append_new_columns", "sync_all_columns", "drop_and_recreate"]),
-        "What happens when the upstream's columns change.",
+        "What happens to an accelerated dataset when the upstream's columns change; default `block`: the old rows \
+         stay.",
     ),
-    Field::only(
+    Field::built(
         "ready_state",
-        OneOf(&["on_load", "on_registration", "on_schema_resolved"]),
-        &["on_load"],
-        "When the dataset counts as ready.",
+        READY_STATE,
+        "When an accelerated dataset answers: `on_load`, the default, or `on_registration`, from the upstream until \
+         its data is here.",
     ),
     Field::not_yet("metrics", List(&Fields(METRIC)), "Metrics of the dataset."),
     Field::not_yet("vectors", Any, "Vector index."),
@@ -294,6 +326,12 @@ static DATASET: &[Field] = &[
     ),
     Field::not_yet("ref", Text, "A directory that holds the dataset's definition."),
 ];
+
+const READY_STATE: Kind = Choice {
+    built: &["on_load", "on_registration"],
+    not_yet: &["on_schema_resolved"],
+    instead: "`on_registration` answers from the upstream until the data is here",
+};
 
 const TIME_FORMATS: &[&str] = &["timestamp", "timestamptz", "unix_seconds", "unix_millis", "ISO8601", "date"];
 
@@ -309,61 +347,124 @@ static COLUMN: &[Field] = &[
     Field::built("metadata", MapOf(&Any), "Notes for people and tools."),
 ];
 
-/// Checked by form only: acceleration is not there yet.
+/// Of datasets; views are not accelerated yet.
 static ACCELERATION: &[Field] = &[
-    Field::built("enabled", Bool, "Whether the dataset is accelerated."),
-    Field::built("mode", OneOf(&["memory", "file", "file_create", "file_update"]), "Where the copy lives."),
+    Field::built("enabled", Bool, "Whether the dataset is accelerated; default `true`."),
     Field::built(
-        "engine",
-        OneOf(&["arrow", "duckdb", "sqlite", "postgres", "cayenne", "turso"]),
-        "What holds the copy.",
+        "mode",
+        OneOf(&["memory", "file", "file_create", "file_update"]),
+        "Where the copy lives; default `memory`. The others also write it to files, and begin with what the files \
+         hold, with nothing, or with the files brought up to date.",
+    ),
+    Field::built("engine", ENGINE, "What holds the copy; default `arrow`."),
+    Field::built("refresh_mode", REFRESH_MODE, "What a refresh fetches; default `full`."),
+    Field::built(
+        "refresh_check_interval",
+        Duration(Zero::Refused),
+        "How long after the end of a refresh the next one begins; without it, the data is loaded once.",
+    ),
+    Field::built("refresh_cron", Cron, "When it is refreshed, in UTC; instead of an interval."),
+    Field::built("refresh_sql", Text, "One SELECT that says which rows and columns are copied."),
+    Field::built(
+        "refresh_data_window",
+        Duration(Zero::Refused),
+        "How old rows may be, by `time_column`, that are copied.",
     ),
     Field::built(
-        "refresh_mode",
-        OneOf(&["full", "append", "changes", "caching", "disabled", "snapshot"]),
-        "How the copy is kept fresh.",
+        "refresh_append_overlap",
+        Duration(Zero::Allowed),
+        "How far before the newest row an append reads again, for rows that come late; default `0s`.",
     ),
-    Field::built("refresh_check_interval", Duration(Zero::Refused), "How often it is refreshed."),
-    Field::built("refresh_cron", Cron, "When it is refreshed; instead of an interval."),
-    Field::built("refresh_sql", Text, "Which rows are copied."),
-    Field::built("refresh_data_window", Duration(Zero::Refused), "How old rows may be that are copied."),
-    Field::built("refresh_append_overlap", Duration(Zero::Allowed), "How far an append reads back."),
-    Field::built("refresh_retry_enabled", Bool, "Whether a failed refresh is tried again."),
-    Field::built("refresh_retry_max_attempts", Int(0), "How often."),
-    Field::built("refresh_on_startup", OneOf(&["auto", "always"]), "Whether a start refreshes."),
-    Field::built("refresh_jitter_enabled", Bool, "Whether refreshes are spread in time."),
-    Field::built("refresh_jitter_max", Duration(Zero::Allowed), "How far."),
-    Field::built("params", MapOf(&Scalar), "Params of the engine."),
-    Field::built("retention_period", Duration(Zero::Refused), "How long rows are kept."),
-    Field::built("retention_sql", Text, "Which rows are removed."),
+    Field::built(
+        "refresh_retry_enabled",
+        Bool,
+        "Whether a failed refresh is tried again at once; default `true`.",
+    ),
+    Field::built("refresh_retry_max_attempts", Int(0), "How often it is tried again; no limit when absent."),
+    Field::built(
+        "refresh_on_startup",
+        OneOf(&["auto", "always"]),
+        "Whether a start refreshes data that its files hold: when due, or always; default `auto`.",
+    ),
+    Field::built("refresh_jitter_enabled", Bool, "Whether refreshes are spread in time; default `false`."),
+    Field::built(
+        "refresh_jitter_max",
+        Duration(Zero::Allowed),
+        "How far to either side; default a tenth of `refresh_check_interval`.",
+    ),
+    Field::built("params", OpenFields(ACCELERATION_PARAMS, &Scalar), "Params of the copy."),
+    Field::built(
+        "retention_period",
+        Duration(Zero::Refused),
+        "How old rows may become, by `time_column`, before they are removed.",
+    ),
+    Field::built("retention_sql", Text, "One DELETE that says which rows are removed."),
     Field::built("retention_check_interval", Duration(Zero::Refused), "How often rows are removed."),
-    Field::built("retention_check_enabled", Bool, "Whether rows are removed."),
+    Field::built("retention_check_enabled", Bool, "Whether rows are removed; default `false`."),
     Field::built(
         "on_zero_results",
         OneOf(&["return_empty", "use_source"]),
-        "What happens when the copy has no matching row.",
+        "What answers when the copy has no matching row; default `return_empty`.",
     ),
-    Field::built("indexes", MapOf(&OneOf(&["enabled", "unique"])), "Indexes by column, or `(a, b)`."),
+    Field::built(
+        "indexes",
+        MapOf(&OneOf(&["enabled", "unique"])),
+        "Indexes by column, or `(a, b)`; a unique one has each key once.",
+    ),
     Field::built("primary_key", Text, "Column, or `(a, b)`, that identifies a row."),
     Field::built(
         "on_conflict",
-        MapOf(&OneOf(&["drop", "upsert", "upsert_dedup", "upsert_dedup_by_row_id"])),
-        "What happens to a row whose key is there already.",
+        MapOf(&ON_CONFLICT),
+        "By primary key or unique index: whether a row whose key is there already is dropped or takes its place; \
+         without, it fails the refresh.",
     ),
-    Field::built("partition_by", TextOrList, "How the copy is partitioned."),
-    Field::built(
+    Field::not_yet("partition_by", TextOrList, "How the copy is partitioned."),
+    Field::only(
         "snapshots",
         OneOf(&["enabled", "bootstrap_only", "create_only", "disabled"]),
+        &["disabled"],
         "Whether snapshots of the copy are kept.",
     ),
-    Field::built(
+    Field::not_yet(
         "snapshots_trigger",
         OneOf(&["refresh_complete", "time_interval", "stream_batches"]),
         "When a snapshot is made.",
     ),
-    Field::built("snapshots_threshold", Scalar, "How much or how long between snapshots."),
-    Field::built("snapshots_compaction", Any, "Whether snapshots are compacted."),
-    Field::built("disable_query_push_down", Bool, "Whether filters stay out of the engine."),
+    Field::not_yet("snapshots_threshold", Scalar, "How much or how long between snapshots."),
+    Field::not_yet("snapshots_compaction", Any, "Whether snapshots are compacted."),
+    Field::only("disable_query_push_down", Bool, &["false"], "Whether filters stay out of the engine."),
+];
+
+const ENGINE: Kind = Choice {
+    built: &["arrow"],
+    not_yet: &["duckdb", "sqlite", "postgres", "cayenne", "turso"],
+    instead: "`mode: file` keeps its data across restarts",
+};
+
+const REFRESH_MODE: Kind = Choice {
+    built: &["full", "append", "disabled"],
+    not_yet: &["changes", "caching", "snapshot"],
+    instead: "`append` with a `time_column` fetches only what is new",
+};
+
+const ON_CONFLICT: Kind = Choice {
+    built: &["drop", "upsert"],
+    not_yet: &["upsert_dedup", "upsert_dedup_by_row_id"],
+    instead: "rows that are equal in every column are no conflict",
+};
+
+static ACCELERATION_PARAMS: &[Field] = &[
+    Field::built(
+        "file_path",
+        Text,
+        "Folder of the files of `mode: file`, relative to the spicepod's; default `.sidewing/data/<dataset>`.",
+    ),
+    Field::built(
+        "resident",
+        Bool,
+        "Whether the rows of `mode: file` are held in memory as well; default `true`. With `false` queries read the \
+         files.",
+    ),
 ];
 
 static VIEW: &[Field] = &[

@@ -40,7 +40,7 @@ fn object(fields: &[Field]) -> Map<String, Value> {
 fn property(field: &Field) -> Value {
     let mut schema = kind(&field.kind);
     let mark = match field.support {
-        Support::Built | Support::Renamed(_) => String::new(),
+        Support::Built | Support::Toggled | Support::Renamed(_) => String::new(),
         Support::NotYet([]) => "Not supported yet. ".to_owned(),
         Support::NotYet(off) => format!("Not supported yet, except for `{}`. ", off.join("`, `")),
         Support::Switch { .. } => "Not supported yet, except for `enabled: false`. ".to_owned(),
@@ -60,6 +60,7 @@ fn kind(kind: &Kind) -> Map<String, Value> {
         Kind::Duration(zero) => amount(*zero, &["30s", "1h30m"]),
         Kind::Size(zero) => amount(*zero, &["4MB", "16MiB"]),
         Kind::OneOf(values) => json!({"enum": values}),
+        Kind::Choice { built, .. } => json!({"enum": built}),
         Kind::Scalar => json!({"type": ["string", "number", "boolean"]}),
         Kind::TextOrList => json!({"type": ["string", "array"], "items": {"type": "string"}}),
         Kind::Any => json!({}),

@@ -2,9 +2,11 @@
 //!
 //! Reads files, holds no live object, knows no tokio, tonic or arrow. Secrets stay templates here.
 
+mod acceleration;
 mod bind;
 mod bytesize;
 mod check;
+mod cron;
 mod dataset_params;
 mod decode;
 mod diagnostic;
@@ -25,14 +27,22 @@ mod yaml;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use acceleration::{
+    Acceleration, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
+    Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
+};
 pub use bind::{BindError, parse_bind_address};
 pub use bytesize::{ByteSize, ByteSizeError};
+pub use cron::{CronError, parse_cron};
 pub use diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Warnings};
 pub use duration::{Duration, DurationError};
 pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
-pub use types::{Connector, Dataset, LogLevel, Origin, Param, Runtime, SecretStore, Spicepod, View};
+pub use types::{
+    Connector, Dataset, LogLevel, Origin, Param, QueryMemory, Runtime, SecretStore, Spicepod,
+    SpillCompression, TempDirectory, View,
+};
 
 /// Bytes of a spicepod; a large one has a few ten thousand.
 const SPICEPOD_BYTES_MAX: u64 = 4 << 20;

@@ -28,11 +28,18 @@ pub(super) enum Kind {
     /// See [`super::ByteSize`]; whether zero has a meaning.
     Size(Zero),
     OneOf(&'static [&'static str]),
+    /// One of the built words; the others are known, and refused by name.
+    Choice {
+        built: &'static [&'static str],
+        not_yet: &'static [&'static str],
+        /// What to do instead of one that is not built.
+        instead: &'static str,
+    },
     /// `address:port` to listen on.
     Bind,
     /// Text, a number or a boolean.
     Scalar,
-    /// A five- or six-part cron line.
+    /// See [`super::parse_cron`].
     Cron,
     /// Text, or several.
     TextOrList,
@@ -61,6 +68,8 @@ pub(super) enum Zero {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Support {
     Built,
+    /// A built section with an `enabled` field, on when absent; switched off, what is in it is checked by form only.
+    Toggled,
     /// Known, refused; an empty value and the listed ones ask for nothing and are accepted.
     NotYet(&'static [&'static str]),
     /// A section with an `enabled` field, refused unless switched off; what `enabled` is when absent.
@@ -92,6 +101,11 @@ impl Field {
         doc: &'static str,
     ) -> Self {
         Self { name, kind, support: Support::NotYet(off), required: false, doc }
+    }
+
+    /// A section that may say `enabled: false`.
+    pub(super) const fn toggled(name: &'static str, fields: &'static [Field], doc: &'static str) -> Self {
+        Self { name, kind: Kind::Fields(fields), support: Support::Toggled, required: false, doc }
     }
 
     /// A section that is not there yet and may say `enabled: false`.

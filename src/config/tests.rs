@@ -93,6 +93,7 @@ fn a_good_spicepod() {
         (t.from.connector, t.params["dialect"].value.literal()),
         (Connector::FlightSql, Some("datafusion"))
     );
+    assert!(orders.acceleration.is_none() && orders.time_column.is_none());
     assert_eq!(pod.views[0].sql, "SELECT 1");
     assert_eq!(orders.at.line, 27);
 }

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::{ByteSize, Diagnostic, Diagnostics, Duration, SourceFile, Span, Template, Warnings};
+use super::{
+    Acceleration, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile, Span,
+    Template, TimeColumn, Warnings,
+};
 
 /// A whole spicepod, checked.
 #[derive(Debug)]
@@ -48,13 +52,46 @@ pub struct Runtime {
     pub query_timeout: Option<Duration>,
     /// `runtime.query.target_partitions`.
     pub target_partitions: Option<usize>,
+    pub memory: QueryMemory,
+    /// `runtime.query.max_concurrent_queries`; zero is no bound.
+    pub max_concurrent_queries: Option<usize>,
+    /// `runtime.params.query_queue_max`: how many queries may wait.
+    pub query_queue_max: Option<usize>,
+    /// `runtime.params.query_queue_timeout`: how long each may wait.
+    pub query_queue_timeout: Option<Duration>,
     /// `runtime.params.push_down`.
     pub push_down: Option<bool>,
+    /// `runtime.params.data_dir`: where datasets in files have their folders, relative to the spicepod's folder.
+    pub data_dir: Option<PathBuf>,
     /// `runtime.dataset_load_parallelism`: how many datasets are verified at a time.
     pub dataset_load_parallelism: Option<usize>,
     pub shutdown_timeout: Option<Duration>,
     /// `runtime.output_level`; `RUST_LOG` wins.
     pub output_level: Option<LogLevel>,
+}
+
+/// Memory and temporary files of queries.
+#[derive(Debug, Default, Clone)]
+pub struct QueryMemory {
+    /// `runtime.query.memory_limit`: of all queries and accelerated data together.
+    pub limit: Option<ByteSize>,
+    pub temp_directory: Option<TempDirectory>,
+    pub spill_compression: Option<SpillCompression>,
+}
+
+/// `runtime.query.temp_directory`.
+#[derive(Debug, Clone)]
+pub struct TempDirectory {
+    pub path: PathBuf,
+    pub at: Span,
+}
+
+/// `runtime.query.spill_compression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpillCompression {
+    Zstd,
+    Lz4Frame,
+    Uncompressed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +121,13 @@ pub struct Dataset {
     /// Connector params by canonical name: the connector's prefix removed (`api_key`, `endpoint`,
     /// `max_message_size`).
     pub params: BTreeMap<String, Param>,
+    pub time_column: Option<TimeColumn>,
+    /// How the dataset is kept here; `None` when it is read from its upstream only.
+    pub acceleration: Option<Acceleration>,
+    /// Of an accelerated dataset.
+    pub ready_state: ReadyState,
+    /// Of an accelerated dataset.
+    pub on_schema_change: SchemaChange,
     pub at: Span,
 }
 

@@ -8,8 +8,10 @@
 
 mod arrange;
 mod filter;
+mod here;
 mod pushdown;
 mod registry;
+mod resources;
 mod rewrite;
 mod route;
 mod rows;
@@ -22,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::prelude::SessionContext;
 
@@ -34,6 +37,7 @@ use registry::{Entry, Names};
 
 pub(crate) use pushdown::Note;
 pub use registry::{Reason, State};
+pub use resources::Resources;
 pub use route::{Forward, Refusal, Route, view_problems};
 pub(crate) use scan::ScanError;
 
@@ -69,17 +73,19 @@ pub struct Status {
 }
 
 /// How statements are planned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Whether more than columns, filters and limits of single tables is sent upstream.
     pub push_down: bool,
     /// How many partitions a local plan runs in; as many as there are cores when absent.
     pub target_partitions: Option<usize>,
+    /// Memory and temporary files; without limits when absent.
+    pub resources: Option<Resources>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { push_down: true, target_partitions: None }
+        Self { push_down: true, target_partitions: None, resources: None }
     }
 }
 
@@ -91,6 +97,8 @@ pub struct Federation {
 
 struct Inner {
     context: SessionContext,
+    /// The remote tables alone.
+    sources: SessionContext,
     /// Plans filters again, to prove them; knows functions, needs no tables.
     planner: Arc<SessionState>,
     /// Datasets in the order of the spicepod, then views.
@@ -101,6 +109,8 @@ struct Inner {
     groups: Vec<supervise::Group>,
     /// Whose turn it is to plan the views.
     views: tokio::sync::Mutex<()>,
+    /// Rung when the schema of a remote table was learned.
+    changed: tokio::sync::Notify,
     /// Owns what is asked beside the statements; empty until the start.
     background: OnceLock<Scope>,
 }
@@ -116,14 +126,28 @@ impl Federation {
         options: Options,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (entries, names) = route::entries(datasets, views)?;
-        let context = registry::session(entries.iter().map(|entry| &entry.name), options)
+        let context = registry::session(entries.iter().map(|entry| &entry.name), &options)
+            .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
+        let sources = registry::session(entries.iter().map(|entry| &entry.name), &options)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
         let planner = Arc::new(context.state());
         let views = tokio::sync::Mutex::default();
         let push_down = options.push_down;
         let background = OnceLock::new();
-        let inner = Inner { context, planner, entries, names, push_down, groups, views, background };
+        let changed = tokio::sync::Notify::new();
+        let inner = Inner {
+            context,
+            sources,
+            planner,
+            entries,
+            names,
+            push_down,
+            groups,
+            views,
+            changed,
+            background,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -139,6 +163,12 @@ impl Federation {
     #[must_use]
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    /// What queries reserve in; accelerated data does too, so that one limit holds for both.
+    #[must_use]
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.inner.context.runtime_env().memory_pool)
     }
 
     /// An optimised plan with what single upstreams can answer taken out, each part as one SELECT, and
@@ -195,7 +225,7 @@ impl Status {
             name: entry.name.clone(),
             from: entry.from.clone(),
             endpoint,
-            state: entry.state.load().as_ref().clone(),
+            state: entry.answering().as_ref().clone(),
             is_view: matches!(entry.kind, registry::Kind::View(_)),
         }
     }

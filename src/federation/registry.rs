@@ -20,6 +20,7 @@ use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use super::Options;
+use super::here::Here;
 use super::pushdown::Planner;
 use super::rows::RowCount;
 use super::scan::{KEYS_MAX, WaitForNobody};
@@ -70,7 +71,11 @@ pub(super) struct Entry {
     /// `from:` as written; for a view the word `view`.
     pub from: String,
     pub kind: Kind,
+    /// Of the remote table, or of the view.
     pub state: ArcSwap<State>,
+    pub here: ArcSwap<Here>,
+    /// When this process began with it.
+    pub since: SystemTime,
 }
 
 pub(super) enum Kind {
@@ -180,7 +185,7 @@ impl SchemaProvider for Tables {
 /// A schema that cannot be registered.
 pub(super) fn session<'a>(
     names: impl Iterator<Item = &'a DatasetName>,
-    options: Options,
+    options: &Options,
 ) -> datafusion::error::Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
@@ -197,7 +202,12 @@ pub(super) fn session<'a>(
         // Join keys found on the way would be sent as a filter that the statement does not have.
         config = config.set_bool("datafusion.optimizer.enable_dynamic_filter_pushdown", false);
     }
-    let state = SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new();
+    if let Some(resources) = &options.resources {
+        config = resources.configure(config);
+        builder = builder.with_runtime_env(resources.runtime());
+    }
+    let state = builder
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
@@ -85,7 +86,7 @@ impl Federation {
         if let Kind::View(view) = &entry.kind {
             view.depends.iter().try_for_each(|below| self.check_entry(*below))?;
         }
-        match entry.state.load().as_ref() {
+        match entry.answering().as_ref() {
             State::Initializing => not_ready(None),
             State::Error { reason, schema: None, .. } => not_ready(Some(reason.clone())),
             State::Ready { .. } | State::Error { .. } => Ok(()),
@@ -175,6 +176,9 @@ impl Federation {
                 continue;
             }
             match &self.inner.entries[at].kind {
+                Kind::Dataset { .. } if !self.inner.entries[at].is_remote() => {
+                    return Err(format!("`{}` is kept here", self.inner.entries[at].name));
+                }
                 Kind::Dataset { .. } => found.push(at),
                 Kind::View(view) => waiting.extend(&view.depends),
             }
@@ -290,6 +294,8 @@ pub(super) fn entries(
             from: dataset.from,
             kind: Kind::Dataset { upstream: dataset.upstream, remote: dataset.remote, rows: Arc::default() },
             state: ArcSwap::from_pointee(State::Initializing),
+            here: ArcSwap::default(),
+            since: SystemTime::now(),
         })
         .collect();
     let (parsed, problems) = parse_views(views);
@@ -407,7 +413,14 @@ fn place_views(
             .collect();
         let kind = Kind::View(View { sql: view.sql.clone(), query: Box::new(query), depends });
         let state = ArcSwap::from_pointee(State::Initializing);
-        entries.push(Entry { name: view.name.clone(), from: "view".to_owned(), kind, state });
+        entries.push(Entry {
+            name: view.name.clone(),
+            from: "view".to_owned(),
+            kind,
+            state,
+            here: ArcSwap::default(),
+            since: SystemTime::now(),
+        });
         names.insert(&view.name, entries.len() - 1);
     }
     Ok(())

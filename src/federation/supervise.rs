@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
@@ -13,6 +14,7 @@ use futures::StreamExt;
 use rand::Rng;
 use tokio::sync::Notify;
 
+use crate::name::DatasetName;
 use crate::task::Scope;
 use crate::upstream::{ErrorKind, RemoteTableName, Upstream, UpstreamError, UpstreamId};
 
@@ -162,18 +164,24 @@ impl Keeper {
     ) -> datafusion::error::Result<()> {
         let was = entry.state.load();
         if was.schema() != Some(schema) {
-            let context = &self.federation.inner.context;
             let (upstream, remote) = (Arc::clone(upstream), remote.clone());
             let planner = &self.federation.inner.planner;
             let table =
                 RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?
                     .counted_by(Arc::clone(rows));
-            context.register_table(entry.reference(), Arc::new(table))?;
+            let table: Arc<dyn TableProvider> = Arc::new(table);
+            self.federation.inner.sources.register_table(entry.reference(), Arc::clone(&table))?;
+            if entry.is_remote() {
+                self.federation.inner.context.register_table(entry.reference(), table)?;
+                // Perhaps it was taken here meanwhile.
+                self.federation.restore_here(entry)?;
+            }
         }
         if !matches!(was.as_ref(), State::Ready { .. }) {
             tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
         }
         entry.state.store(Arc::new(State::Ready { schema: Arc::clone(schema) }));
+        self.federation.inner.changed.notify_waiters();
         Ok(())
     }
 
@@ -201,8 +209,21 @@ impl std::fmt::Display for Reason {
 }
 
 impl Federation {
+    /// Asks for the schema of `name` again: a table that was changed upstream is read as it is now. Where it cannot be
+    /// had, what was known stays, and the upstream's keeper looks.
+    pub async fn look_again(&self, name: &DatasetName) {
+        let Some(at) = self.inner.entries.iter().position(|entry| entry.name == *name) else { return };
+        let Some(place) = self.inner.groups.iter().position(|group| group.members.contains(&at)) else {
+            return;
+        };
+        let keeper = Keeper { federation: self.clone(), place, parallel: 1 };
+        if !keeper.load(at).await {
+            keeper.group().alarm.notify_one();
+        }
+    }
+
     /// Plans the views again over the schemas that are known now. Views come after what they depend on.
-    async fn plan_views(&self) {
+    pub(super) async fn plan_views(&self) {
         // Keepers take turns: an older look at the states must not overwrite a newer one.
         let _turn = self.inner.views.lock().await;
         for entry in &self.inner.entries {
@@ -217,7 +238,7 @@ impl Federation {
         let mut stale = None;
         for at in &view.depends {
             let source = &self.inner.entries[*at];
-            match source.state.load().as_ref() {
+            match source.answering().as_ref() {
                 State::Ready { .. } => {}
                 State::Initializing => return State::Initializing,
                 State::Error { reason, schema, since } => {
@@ -245,7 +266,7 @@ impl Federation {
         let statement = Statement::Statement(Box::new(SqlStatement::Query(view.query.clone())));
         let plan = context.state().statement_to_plan(statement).await?;
         let table = ViewTable::new(plan, Some(view.sql.clone()));
-        let schema = datafusion::catalog::TableProvider::schema(&table);
+        let schema = TableProvider::schema(&table);
         context.register_table(entry.reference(), Arc::new(table))?;
         Ok(schema)
     }

@@ -1,23 +1,27 @@
-//! Plans a statement, decides its tier, and runs it.
+//! Lets a statement in, plans it, decides its tier, and runs it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
+use crate::acceleration::{Acceleration, Ask, AskError, Pins};
 use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
 use crate::upstream::{UpstreamError, is_same_but_layout};
 
+use super::admission::{Admission, Counted, QueueOptions, Turn};
+use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
+use super::planning::{Joins, is_joining_in_memory, physical_plan};
 use super::statement::{Explain, Parsed, parse};
 use super::{Answer, Batches, DatasetState, DatasetStatus, QueryError, Request, explain};
 
@@ -30,13 +34,19 @@ const PROMISE_TTL: Duration = Duration::from_secs(60);
 pub struct Options {
     /// `runtime.query.timeout`; none means that a query may take as long as it takes.
     pub timeout: Option<Duration>,
+    pub queue: QueueOptions,
 }
 
 /// Plans and runs statements over the datasets of one spicepod. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     federation: Federation,
+    acceleration: Acceleration,
     options: Options,
+    running: Admission,
+    /// Statements that are only planned, for their schema. A queue of its own: a client may ask for a schema in the
+    /// middle of reading an answer, and would wait for itself. It is never held longer than one call.
+    planning: Admission,
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
 }
@@ -71,7 +81,16 @@ impl Engine {
     pub fn new(federation: Federation, options: Options) -> Self {
         let promises =
             moka::sync::Cache::builder().max_capacity(PROMISES_MAX).time_to_live(PROMISE_TTL).build();
-        Self { federation, options, promises }
+        let running = Admission::new(options.queue, Counted::Queries);
+        let planning = Admission::new(options.queue, Counted::Nothing);
+        let acceleration = Acceleration::default();
+        Self { federation, acceleration, options, running, planning, promises }
+    }
+
+    /// The same with the datasets that are kept here.
+    #[must_use]
+    pub fn accelerated(self, acceleration: Acceleration) -> Self {
+        Self { acceleration, ..self }
     }
 
     /// Runs a statement. Returns when the first batch (or the end) is here, so that an early failure is
@@ -81,14 +100,17 @@ impl Engine {
     /// See [`QueryError`].
     pub async fn run(&self, request: Request) -> Result<Answer, QueryError> {
         let id = QueryId::random();
-        let deadline = self.options.timeout.map(|timeout| Deadline { at: Instant::now() + timeout, timeout });
+        let deadline = self.deadline();
         let begun = Instant::now();
+        let turn = self.running.enter(deadline).await.inspect_err(|error| {
+            tracing::debug!(query = %id, %error, "query refused");
+        })?;
         let answer = within(deadline, self.start(&request)).await;
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         match answer {
             Ok(Started { schema, batches }) => {
                 tracing::debug!(query = %id, elapsed_ms, "query answers");
-                Ok(Answer { id, schema, batches: guarded(batches, deadline) })
+                Ok(Answer { id, schema, batches: guarded(batches, deadline, turn) })
             }
             Err(error) => {
                 metrics::counter!("query_failures").increment(1);
@@ -103,7 +125,13 @@ impl Engine {
     /// # Errors
     /// See [`QueryError`].
     pub async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {
-        let planned = self.plan(&request).await?;
+        let deadline = self.deadline();
+        let _turn = self.planning.enter(deadline).await?;
+        within(deadline, self.find_schema(&request)).await
+    }
+
+    async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
+        let planned = self.plan(request).await?;
         if planned.parsed.explain.is_some() {
             return Ok(explain::schema());
         }
@@ -113,7 +141,7 @@ impl Engine {
                 other => return other,
             }
         }
-        Ok(self.physical(planned.plan).await?.plan.schema())
+        Ok(self.physical(planned.plan, Joins::InMemory).await?.plan.schema())
     }
 
     /// The schema of one dataset or view by its name parts (`["t"]`, `["s","t"]`, `["a.b.t"]`).
@@ -141,7 +169,31 @@ impl Engine {
     /// Every dataset and view with its state, in the order of the spicepod.
     #[must_use]
     pub fn datasets(&self) -> Vec<DatasetStatus> {
-        self.federation.status().into_iter().map(dataset_status).collect()
+        let status = |status: Status| DatasetStatus {
+            acceleration: self.acceleration.status(&status.name),
+            ..dataset_status(status)
+        };
+        self.federation.status().into_iter().map(status).collect()
+    }
+
+    /// Asks for a refresh of an accelerated dataset; returns at once.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn refresh(&self, dataset: &str, ask: Ask) -> Result<(), AskError> {
+        self.acceleration.refresh(dataset, ask)
+    }
+
+    /// Replaces `refresh_sql` until the restart.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
+        self.acceleration.set_refresh_sql(dataset, sql)
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.options.timeout.map(Deadline::after)
     }
 
     async fn start(&self, request: &Request) -> Result<Started, QueryError> {
@@ -179,21 +231,33 @@ impl Engine {
         Ok(plan)
     }
 
-    async fn physical(&self, plan: LogicalPlan) -> Result<Physical, QueryError> {
-        let state = self.federation.context().state();
+    async fn physical(&self, plan: LogicalPlan, joins: Joins) -> Result<Physical, QueryError> {
+        let mut state = self.federation.context().state();
+        // However often the statement reads an accelerated table, it reads one generation of it.
+        let (config, _) = Pins::into_config(state.config().clone());
+        *state.config_mut() = config;
         let plan = state.optimize(&plan).map_err(from_datafusion)?;
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
         if !matches!(plan, LogicalPlan::Explain(_)) {
             self.federation.count_rows(&plan).await;
         }
-        let plan = planned(&plan, &state).await.map_err(from_datafusion)?;
+        let plan = physical_plan(&plan, &state, joins).await.map_err(from_datafusion)?;
         Ok(Physical { plan, notes })
     }
 
     async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
-        let plan = self.physical(plan).await?.plan;
-        self.start_physical(plan).await
+        let physical = self.physical(plan.clone(), Joins::InMemory).await?.plan;
+        let can_sort = is_joining_in_memory(&physical);
+        match self.start_physical(physical).await {
+            // Nothing has been answered yet: the same again, with joins that can spill.
+            Err(QueryError::ResourcesExhausted { message }) if can_sort => {
+                tracing::debug!(message, "a join does not fit into memory, joining by sorting");
+                let physical = self.physical(plan, Joins::Sorting).await?.plan;
+                self.start_physical(physical).await
+            }
+            other => other,
+        }
     }
 
     async fn start_physical(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Started, QueryError> {
@@ -299,7 +363,7 @@ impl Engine {
             }
             Route::Scan { reason } => {
                 let plan = self.logical(statement.whole).await?;
-                let Physical { plan, notes } = self.physical(plan).await?;
+                let Physical { plan, notes } = self.physical(plan, Joins::InMemory).await?;
                 let started = self.start_physical(plan).await?;
                 let mut batches = vec![explain::scanned(&reason, &notes)?];
                 batches.extend(started.batches.try_collect::<Vec<_>>().await?);
@@ -327,21 +391,6 @@ impl Promised {
     fn of(forward: &Forward) -> Self {
         Self { upstream: forward.upstream.id().clone(), sql: forward.sql.clone() }
     }
-}
-
-/// The physical plan. DataFusion 55.2 loses an order now and then while it spreads work over partitions, and
-/// then refuses its own plan: what cannot be planned for many is planned for one.
-async fn planned(
-    plan: &LogicalPlan,
-    state: &SessionState,
-) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-    let refused = match state.query_planner().create_physical_plan(plan, state).await {
-        Err(error) if state.config().target_partitions() > 1 => error,
-        other => return other,
-    };
-    let config = state.config().clone().with_target_partitions(1);
-    let state = SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build();
-    state.query_planner().create_physical_plan(plan, &state).await.map_err(|_| refused)
 }
 
 /// What lets a forwarded statement be answered by scans: the upstream cannot plan it.
@@ -390,40 +439,16 @@ fn dataset_status(status: Status) -> DatasetStatus {
         endpoint: status.endpoint,
         state,
         is_view: status.is_view,
+        acceleration: None,
     }
 }
 
-/// When a query must have ended.
-#[derive(Debug, Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    timeout: Duration,
-}
-
-impl Deadline {
-    fn error(self) -> QueryError {
-        QueryError::Timeout { seconds: self.timeout.as_secs_f64() }
-    }
-}
-
-async fn within<T>(
-    deadline: Option<Deadline>,
-    work: impl Future<Output = Result<T, QueryError>>,
-) -> Result<T, QueryError> {
-    match deadline {
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline.at, work).await.unwrap_or_else(|_| Err(deadline.error()))
-        }
-        None => work.await,
-    }
-}
-
-/// Ends after the first error, and at the deadline with one.
-fn guarded(batches: Batches, deadline: Option<Deadline>) -> Batches {
-    futures::stream::unfold(Some(batches), move |batches| async move {
-        let mut batches = batches?;
+/// Ends after the first error, and at the deadline with one. Its turn ends with it.
+fn guarded(batches: Batches, deadline: Option<Deadline>, turn: Turn) -> Batches {
+    futures::stream::unfold(Some((batches, turn)), move |running| async move {
+        let (mut batches, turn) = running?;
         match within(deadline, batches.next().map(Option::transpose)).await {
-            Ok(Some(batch)) => Some((Ok(batch), Some(batches))),
+            Ok(Some(batch)) => Some((Ok(batch), Some((batches, turn)))),
             Ok(None) => None,
             Err(error) => {
                 metrics::counter!("query_failures").increment(1);

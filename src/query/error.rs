@@ -31,8 +31,29 @@ pub enum QueryError {
     /// Valid SQL that this version cannot run.
     #[error("{message}")]
     Unsupported { message: String },
-    #[error("the query needs more memory than it may have: {message}")]
+    #[error(
+        "the query needs more memory than runtime.query.memory_limit leaves it: {message}; raise the limit, run fewer \
+         queries at a time (runtime.query.max_concurrent_queries), or ask for less"
+    )]
     ResourcesExhausted { message: String },
+    /// What does not fit into memory cannot be kept on disk either.
+    #[error(
+        "the query does not fit into memory, and its temporary files failed: {message}; give \
+         runtime.query.temp_directory more room, or raise runtime.query.memory_limit"
+    )]
+    Spill { message: String },
+    /// As many run and wait as may.
+    #[error(
+        "as many queries run ({running}) and wait ({waiting}) as may: try again in a moment, or raise \
+         runtime.query.max_concurrent_queries"
+    )]
+    QueueFull { running: usize, waiting: usize },
+    /// Its turn did not come in time; `setting` names what says so.
+    #[error(
+        "the query waited {seconds} s for its turn, as long as {setting} lets it, while as many others ran as may \
+         ({running}): try again, or raise runtime.query.max_concurrent_queries"
+    )]
+    QueueTimeout { seconds: f64, setting: &'static str, running: usize },
     #[error("the query ran longer than runtime.query.timeout ({seconds} s)")]
     Timeout { seconds: f64 },
     #[error("the query was cancelled")]
@@ -92,9 +113,8 @@ pub(super) fn from_datafusion(error: DataFusionError) -> QueryError {
         }
         E::SchemaError(inner, _) => QueryError::Invalid { message: without_backtrace(&inner.to_string()) },
         E::NotImplemented(message) => QueryError::Unsupported { message: without_backtrace(&message) },
-        E::ResourcesExhausted(message) => {
-            QueryError::ResourcesExhausted { message: without_backtrace(&message) }
-        }
+        E::ResourcesExhausted(message) => exhausted(&message),
+        E::IoError(error) => spill(&error),
         other => QueryError::Internal { message: without_backtrace(&other.to_string()) },
     }
 }
@@ -106,9 +126,12 @@ fn from_shared(error: &DataFusionError) -> QueryError {
             Some(scan) => QueryError::Upstream { dataset: Some(scan.names()), source: scan.source.clone() },
             None => QueryError::Internal { message: source.to_string() },
         },
-        DataFusionError::ResourcesExhausted(message) => {
-            QueryError::ResourcesExhausted { message: without_backtrace(message) }
-        }
+        DataFusionError::ResourcesExhausted(message) => exhausted(message),
+        DataFusionError::IoError(error) => spill(error),
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::IoError(_, error) => spill(error),
+            other => QueryError::Invalid { message: other.to_string() },
+        },
         DataFusionError::Internal(message) => QueryError::Internal { message: without_backtrace(message) },
         other => QueryError::Invalid { message: without_backtrace(&other.to_string()) },
     }
@@ -120,10 +143,32 @@ fn from_arrow(error: ArrowError) -> QueryError {
             Ok(inner) => from_datafusion(*inner),
             Err(other) => QueryError::Internal { message: other.to_string() },
         },
+        // Files are only read and written for spilling: nothing else reaches one from SQL.
+        ArrowError::IoError(_, error) => spill(&error),
         ArrowError::MemoryError(message) => QueryError::ResourcesExhausted { message },
         ArrowError::NotYetImplemented(message) => QueryError::Unsupported { message },
         other => QueryError::Invalid { message: other.to_string() },
     }
+}
+
+/// Memory that the pool refused. Its tracker lists the largest holders before the cause: those are for the log.
+fn exhausted(message: &str) -> QueryError {
+    let message = without_backtrace(message);
+    match message.rsplit_once("\nError: ") {
+        None => QueryError::ResourcesExhausted { message },
+        Some((holders, cause)) => {
+            tracing::debug!(holders, cause, "memory refused");
+            QueryError::ResourcesExhausted { message: cause.to_owned() }
+        }
+    }
+}
+
+/// Temporary files that failed. DataFusion's advice names its own settings, which nobody has here.
+fn spill(error: &std::io::Error) -> QueryError {
+    let text = without_backtrace(&error.to_string());
+    let message =
+        text.split(" Please try increasing").next().unwrap_or(&text).trim_end_matches('.').to_owned();
+    QueryError::Spill { message }
 }
 
 fn without_backtrace(message: &str) -> String {

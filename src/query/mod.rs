@@ -1,9 +1,12 @@
 //! The one door for SQL: a statement enters, a schema and a stream of batches leave.
 
+mod admission;
+mod deadline;
 mod engine;
 mod error;
 mod explain;
 mod limits;
+mod planning;
 mod statement;
 
 use std::pin::Pin;
@@ -13,8 +16,11 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::Stream;
 
+use crate::acceleration;
 use crate::name::{DatasetName, QueryId};
 
+pub use crate::acceleration::{Ask, AskError, AskMode};
+pub use admission::QueueOptions;
 pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use limits::STACK_SIZE;
@@ -54,8 +60,11 @@ pub struct DatasetStatus {
     pub from: String,
     /// `https://host:port`; for a view `None`.
     pub endpoint: Option<String>,
+    /// Whether queries are answered.
     pub state: DatasetState,
     pub is_view: bool,
+    /// How it is kept here; none where it is not.
+    pub acceleration: Option<acceleration::Status>,
 }
 
 #[derive(Debug, Clone)]

@@ -156,5 +156,5 @@ fn every_example_loads() {
         assert!(pod.warnings.is_empty(), "{}: {:?}", path.display(), pod.warnings);
         loaded += 1;
     }
-    assert_eq!(loaded, 3);
+    assert_eq!(loaded, 4);
 }

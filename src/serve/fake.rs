@@ -40,6 +40,7 @@ impl Fake {
             endpoint: Some("https://core:1".into()),
             state: DatasetState::Ready,
             is_view: false,
+            acceleration: None,
         });
         self
     }

@@ -15,7 +15,7 @@ use std::future::Future;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::query::{Answer, DatasetStatus, Engine, QueryError, Request};
+use crate::query::{Answer, Ask, AskError, DatasetStatus, Engine, QueryError, Request};
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {
@@ -30,6 +30,16 @@ pub trait Door: Clone + Send + Sync + 'static {
 
     /// Every dataset and view with its state.
     fn datasets(&self) -> Vec<DatasetStatus>;
+
+    /// Asks for a refresh of an accelerated dataset; a door without any refuses.
+    fn refresh(&self, dataset: &str, _ask: Ask) -> Result<(), AskError> {
+        Err(AskError::NotFound(dataset.to_owned()))
+    }
+
+    /// Replaces `refresh_sql` of an accelerated dataset until the restart; a door without any refuses.
+    fn set_refresh_sql(&self, dataset: &str, _sql: Option<String>) -> Result<(), AskError> {
+        Err(AskError::NotFound(dataset.to_owned()))
+    }
 }
 
 impl Door for Engine {
@@ -47,6 +57,14 @@ impl Door for Engine {
 
     fn datasets(&self) -> Vec<DatasetStatus> {
         Engine::datasets(self)
+    }
+
+    fn refresh(&self, dataset: &str, ask: Ask) -> Result<(), AskError> {
+        Engine::refresh(self, dataset, ask)
+    }
+
+    fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
+        Engine::set_refresh_sql(self, dataset, sql)
     }
 }
 

@@ -46,8 +46,20 @@ pub(super) fn of(error: &QueryError) -> Verdict {
         QueryError::Unsupported { .. } => {
             verdict(StatusCode::BAD_REQUEST, Code::Unimplemented, "UnsupportedStatement")
         }
+        // Not a 5xx: one query that is too large is no reason for a load balancer to take the instance away. Without
+        // `Retry-After`: the same query will hardly fit a second later.
         QueryError::ResourcesExhausted { .. } => {
-            verdict(StatusCode::SERVICE_UNAVAILABLE, Code::ResourceExhausted, "ResourcesExhausted")
+            verdict(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, "ResourcesExhausted")
+        }
+        QueryError::Spill { .. } => {
+            verdict(StatusCode::INSUFFICIENT_STORAGE, Code::ResourceExhausted, "TemporaryFiles")
+        }
+        QueryError::QueueFull { .. } => Verdict {
+            passes: true,
+            ..verdict(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, "TooManyQueries")
+        },
+        QueryError::QueueTimeout { .. } => {
+            verdict(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "QueryQueueTimeout")
         }
         QueryError::Timeout { .. } => {
             verdict(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "QueryTimeout")
@@ -93,6 +105,9 @@ pub(super) fn place(error: &QueryError) -> (Option<&str>, Option<&str>) {
         | QueryError::ReadOnly { .. }
         | QueryError::Unsupported { .. }
         | QueryError::ResourcesExhausted { .. }
+        | QueryError::Spill { .. }
+        | QueryError::QueueFull { .. }
+        | QueryError::QueueTimeout { .. }
         | QueryError::Timeout { .. }
         | QueryError::Cancelled
         | QueryError::Internal { .. } => (None, None),

@@ -67,6 +67,17 @@ fn describe() {
         "Statements that failed, before or after their first batch."
     );
     metrics::describe_counter!("query_forwarded", "Statements that were sent whole to one upstream.");
+    metrics::describe_gauge!("query_active_count", "Statements that run.");
+    metrics::describe_gauge!("query_waiting_count", "Statements that wait for their turn.");
+    metrics::describe_counter!(
+        "query_rejections",
+        "Statements that had no turn: the queue was full, or they waited too long."
+    );
+    metrics::describe_gauge!(
+        "query_memory_limit_bytes",
+        metrics::Unit::Bytes,
+        "What queries and accelerated data may take together."
+    );
     metrics::describe_counter!(
         "upstream_received_bytes",
         metrics::Unit::Bytes,
@@ -76,5 +87,11 @@ fn describe() {
     metrics::gauge!("sidewing_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     for name in ["query_executions", "query_failures", "query_forwarded"] {
         metrics::counter!(name).absolute(0);
+    }
+    for name in ["query_active_count", "query_waiting_count"] {
+        metrics::gauge!(name).set(0.0);
+    }
+    for reason in ["queue_full", "queue_timeout"] {
+        metrics::counter!("query_rejections", "reason" => reason).absolute(0);
     }
 }

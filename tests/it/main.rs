@@ -15,12 +15,14 @@ mod harness;
 mod proto;
 mod ranks;
 
+mod acceleration;
 mod cli;
 mod clients;
 mod diagnostics;
 mod differential;
 mod federation;
 mod frontends;
+mod limits;
 mod messages;
 mod pushdown;
 mod resilience;

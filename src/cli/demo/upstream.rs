@@ -217,7 +217,8 @@ impl Door for TpchDoor {
         let status = |(table, _): &(&'static str, SchemaRef)| {
             let name = table.parse().ok()?;
             let state = DatasetState::Ready;
-            Some(DatasetStatus { name, from: "memory".to_owned(), endpoint: None, state, is_view: false })
+            let from = "memory".to_owned();
+            Some(DatasetStatus { name, from, endpoint: None, state, is_view: false, acceleration: None })
         };
         self.tables.iter().filter_map(status).collect()
     }

@@ -60,7 +60,7 @@ impl World {
         let few = schema(&[("id", number.clone()), ("k", DataType::Int32), ("v", number), ("note", text)]);
         let names = ["a", "b", "events", "c", "d"].map(|name| name.parse().unwrap());
         let context =
-            session(names.iter(), Options { target_partitions: Some(2), ..Options::default() }).unwrap();
+            session(names.iter(), &Options { target_partitions: Some(2), ..Options::default() }).unwrap();
         let planner = Arc::new(context.state());
         let tables: [(&str, &Arc<Upstream>, &SchemaRef); 5] = [
             ("raw.facts", one, &facts),

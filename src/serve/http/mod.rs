@@ -1,5 +1,6 @@
 //! The HTTP front end: SQL and questions about health enter, JSON, CSV and plain text leave.
 
+mod acceleration;
 mod accept;
 mod encode;
 mod error;
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -33,7 +34,8 @@ const QUERY_ID: HeaderName = HeaderName::from_static("x-query-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What a lost client reads.
-const ROUTES: &str = "POST /v1/sql, GET /v1/datasets, GET /v1/ready, GET /health";
+const ROUTES: &str = "POST /v1/sql, GET /v1/datasets, POST /v1/datasets/{name}/acceleration/refresh, \
+     PATCH /v1/datasets/{name}/acceleration, GET /v1/ready, GET /health";
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, scope: &Scope) {
@@ -45,6 +47,8 @@ fn router<D: Door>(door: D) -> Router {
     Router::new()
         .route("/v1/sql", post(sql::answer::<D>))
         .route("/v1/datasets", get(state::datasets::<D>))
+        .route("/v1/datasets/{name}/acceleration", patch(acceleration::change::<D>))
+        .route("/v1/datasets/{name}/acceleration/refresh", post(acceleration::refresh::<D>))
         .route("/v1/ready", get(state::ready::<D>))
         .route("/readyz", get(state::ready::<D>))
         .route("/health", get(healthy))

@@ -1,6 +1,7 @@
 //! `GET /v1/ready` and `GET /v1/datasets`: what can be asked, and why not.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, StatusCode};
@@ -8,9 +9,11 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::error::Refusal;
+use crate::acceleration::{Phase, Status};
 use crate::query::{DatasetState, DatasetStatus};
 use crate::serve::{Door, status};
 
@@ -52,6 +55,23 @@ struct Item {
     error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acceleration: Option<ItemAcceleration>,
+}
+
+/// What is kept of a dataset.
+#[derive(Serialize)]
+struct ItemAcceleration {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// When the state began.
+    since: String,
+    rows: usize,
+    bytes: usize,
+    generation: Option<u64>,
+    last_refresh: Option<String>,
+    watermark: Option<String>,
+    lag_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -85,7 +105,10 @@ pub(super) async fn ready<D: Door>(
     for dataset in &datasets {
         // Writing to a String cannot fail.
         let _ = match &dataset.state {
-            DatasetState::Ready if verbose => writeln!(lines, "[+] {} ok", dataset.name),
+            DatasetState::Ready if verbose => match stale_reason(dataset) {
+                Some(reason) => writeln!(lines, "[+] {} ok, stale: {reason}", dataset.name),
+                None => writeln!(lines, "[+] {} ok", dataset.name),
+            },
             DatasetState::Ready => Ok(()),
             DatasetState::Initializing => writeln!(lines, "[-] {} is being loaded", dataset.name),
             DatasetState::Error(error) => writeln!(lines, "[-] {}", status::message(error)),
@@ -98,6 +121,11 @@ pub(super) async fn ready<D: Door>(
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}")),
     };
     (status, [(CONTENT_TYPE, PLAIN)], text).into_response()
+}
+
+/// Why what is kept here is older than it should be: it is answered all the same.
+fn stale_reason(dataset: &DatasetStatus) -> Option<&str> {
+    dataset.acceleration.as_ref()?.reason.as_deref()
 }
 
 /// The datasets of the spicepod; views are not among them.
@@ -134,19 +162,43 @@ fn item(dataset: DatasetStatus, with_status: bool) -> Item {
         DatasetState::Error(error) => ("Error", Some(error)),
     };
     let error = error.filter(|_| with_status);
+    // What is kept may be answered although its refresh fails: the refresh's state is the one to watch.
+    let kept = dataset.acceleration.as_ref();
+    let state = kept.map_or(state, |kept| kept.phase.word());
+    let failed =
+        kept.filter(|kept| with_status && kept.phase == Phase::Error).and_then(|kept| kept.reason.clone());
     Item {
         from: dataset.from,
         name: dataset.name.to_string(),
         replication_enabled: false,
-        acceleration_enabled: false,
+        acceleration_enabled: kept.is_some(),
         status: with_status.then_some(state),
         error: error.map(|error| {
             let verdict = status::of(error);
             let kind = if verdict.passes { "transient" } else { "permanent" };
             ItemError { category: "dataset", kind, code: verdict.code }
         }),
-        error_message: error.map(|error| status::message(error)),
+        error_message: failed.or_else(|| error.map(|error| status::message(error))),
+        acceleration: kept.filter(|_| with_status).map(kept_item),
     }
+}
+
+fn kept_item(kept: &Status) -> ItemAcceleration {
+    ItemAcceleration {
+        reason: kept.reason.clone(),
+        since: shown(kept.since),
+        rows: kept.rows,
+        bytes: kept.bytes,
+        generation: kept.generation,
+        last_refresh: kept.last_refresh.map(shown),
+        watermark: kept.watermark.map(shown),
+        lag_seconds: kept.lag().map(|lag| lag.as_secs_f64()),
+    }
+}
+
+/// RFC 3339, UTC.
+fn shown(moment: SystemTime) -> String {
+    DateTime::<Utc>::from(moment).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn csv(items: &[Item], with_status: bool) -> String {

@@ -103,13 +103,15 @@ impl World {
         let plan = plan.map_err(|e| e.to_string()).unwrap();
         let scope = Scope::new();
         plan.federation.start(&scope, 4);
+        plan.acceleration.start(&plan.federation, &scope, 4);
         for _ in 0..1_000 {
             if plan.federation.status().iter().all(|status| matches!(status.state, State::Ready { .. })) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let engine = Engine::new(plan.federation.clone(), Options::default());
+        let engine =
+            Engine::new(plan.federation.clone(), Options::default()).accelerated(plan.acceleration.clone());
         Self { engine, _kept: (scope, plan) }
     }
 
@@ -169,7 +171,7 @@ impl Tiers {
         let renamed = RENAMED.map(|(name, remote)| (remote, data::table(name)));
         let odd = Upstream::builder().tables(renamed).start().await;
         let on = |home: &dyn Fn(&str) -> Dataset| data::tables().iter().map(|(name, _)| home(name)).collect();
-        let datasets: [(&str, Vec<Dataset>, &str); 4] = [
+        let datasets: [(&str, Vec<Dataset>, &str); 5] = [
             ("same names", on(&|name| Dataset::of(name, &first).table(name)), ""),
             ("renamed", RENAMED.map(|(name, remote)| Dataset::of(name, &odd).table(remote)).into(), ""),
             (PLAIN, on(&|name| Dataset::flightsql(name, name, &first)), ""),
@@ -178,7 +180,14 @@ impl Tiers {
                 on(&|name| Dataset::of(name, &first).table(name)),
                 "  params: {push_down: off}\n",
             ),
-            // One dataset accelerated: add `("one accelerated", …, "")` here.
+            (
+                "one accelerated",
+                on(&|name| match name {
+                    "t" => Dataset::of(name, &first).table(name).accelerated(""),
+                    _ => Dataset::of(name, &first).table(name),
+                }),
+                "",
+            ),
         ];
         let mut worlds = Vec::new();
         for (tier, datasets, runtime) in datasets {

@@ -217,6 +217,12 @@ impl Sidecar {
         HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
 
+    /// POST of a body to a path.
+    pub async fn post(&self, path: &str, body: &str) -> HttpAnswer {
+        let request = self.client.post(format!("http://{}{path}", self.http)).body(body.to_owned());
+        HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("POST {path}: {e}"))
+    }
+
     /// POST /v1/sql; the answer with its status, whatever it is.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ pub struct Dataset {
     name: String,
     from: String,
     params: Vec<(String, String)>,
+    /// Further fields, each a line of YAML.
+    fields: Vec<String>,
 }
 
 /// A whole spicepod with these datasets; `rest` is further top-level YAML (`views:`, `runtime:`), or empty.
@@ -20,7 +22,12 @@ impl Dataset {
     /// A `spice.ai` dataset at a URL; the upstream's table has the same name unless [`Dataset::table`] says
     /// another.
     pub fn at(name: &str, url: &str) -> Self {
-        Self { name: name.to_owned(), from: format!("spice.ai:{url}"), params: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            from: format!("spice.ai:{url}"),
+            params: Vec::new(),
+            fields: Vec::new(),
+        }
     }
 
     /// The same at a fake upstream.
@@ -30,7 +37,12 @@ impl Dataset {
 
     /// A `flightsql` dataset of a table: scanned, unless a dialect is set.
     pub fn flightsql(name: &str, table: &str, upstream: &Upstream) -> Self {
-        let dataset = Self { name: name.to_owned(), from: format!("flightsql:{table}"), params: Vec::new() };
+        let dataset = Self {
+            name: name.to_owned(),
+            from: format!("flightsql:{table}"),
+            params: Vec::new(),
+            fields: Vec::new(),
+        };
         dataset.param("flightsql_endpoint", &upstream.url())
     }
 
@@ -44,6 +56,17 @@ impl Dataset {
     /// Sets a connector param.
     pub fn param(mut self, key: &str, value: &str) -> Self {
         self.params.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Keeps it in the sidecar; `settings` are those of `acceleration` in YAML's flow form, or empty.
+    pub fn accelerated(self, settings: &str) -> Self {
+        self.field(&format!("acceleration: {{enabled: true, {settings}}}"))
+    }
+
+    /// Adds a field of the dataset, as a line of YAML.
+    pub fn field(mut self, line: &str) -> Self {
+        self.fields.push(line.to_owned());
         self
     }
 
@@ -61,6 +84,9 @@ impl Dataset {
         }
         for (key, value) in &self.params {
             yaml.push_str(&format!("      {key}: {}\n", quoted(value)));
+        }
+        for line in &self.fields {
+            yaml.push_str(&format!("    {line}\n"));
         }
         yaml
     }

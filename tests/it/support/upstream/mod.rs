@@ -253,6 +253,14 @@ impl Upstream {
         plan.collect().await.unwrap_or_else(|e| panic!("{sql}\n{e}"))
     }
 
+    /// The rows of a table from now on; its columns may be others too.
+    pub fn replace(&self, name: &str, batches: Vec<RecordBatch>) {
+        let schema = batches.first().expect("at least one batch, be it empty").schema();
+        let table = MemTable::try_new(schema, vec![batches]).expect("batches of one schema");
+        let _ = self.state.session.deregister_table(name).expect("a table removed");
+        let _ = self.state.session.register_table(name, Arc::new(table)).expect("a table added");
+    }
+
     /// Every call since the start or the last [`Upstream::clear`], in order of arrival.
     pub fn received(&self) -> Vec<Call> {
         lock(&self.state.calls).iter().map(|(_, call)| call.clone()).collect()

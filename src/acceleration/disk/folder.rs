@@ -1,0 +1,180 @@
+//! The async door to a folder: files are read and written on threads for blocking work.
+
+use std::fmt;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+
+use arc_swap::ArcSwapOption;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::task::blocking;
+
+use super::super::chunk_id::ChunkId;
+use super::files::Files;
+use super::io::{Io, Machine};
+use super::shelf::{Encoded, Shelf};
+use super::sums::Sums;
+use super::{Commit, DiskError, DiskTable, Opened, Residence, Settings, codec, open};
+
+/// Chunks that are compressed or verified at a time, at most.
+const WORKERS_MAX: usize = 4;
+
+/// One dataset's folder, held by a lock until it is dropped and the last scan on its files has ended.
+pub(crate) struct Folder {
+    shelf: Arc<Mutex<Shelf>>,
+    residence: Residence,
+    served: Arc<ArcSwapOption<Files>>,
+}
+
+impl Folder {
+    /// Takes the folder, verifies what it holds, sweeps what was left behind, and hands out the last whole generation.
+    ///
+    /// Where that one is damaged the generation before is handed out, and where both are none is; the findings say
+    /// so, and the damaged files are set aside.
+    ///
+    /// # Errors
+    /// The folder is in use, the disk fails, or what is there must not be used (see [`DiskError`]); the folder is
+    /// then as it was.
+    pub async fn open(settings: Settings) -> Result<Opened, DiskError> {
+        Self::open_on(Arc::new(Machine), settings).await
+    }
+
+    pub(super) async fn open_on(io: Arc<dyn Io>, settings: Settings) -> Result<Opened, DiskError> {
+        let residence = settings.residence;
+        let (shelf, restored, findings) = open::open(io, settings).await?;
+        let served = Arc::clone(&shelf.served);
+        let folder = Self { shelf: Arc::new(Mutex::new(shelf)), residence, served };
+        Ok(Opened { folder, restored, findings })
+    }
+
+    /// Says whether rows of `schema` can be kept on disk.
+    ///
+    /// # Errors
+    /// [`DiskError::Type`] with the first column that cannot.
+    pub async fn check(schema: &SchemaRef) -> Result<(), DiskError> {
+        let schema = Arc::clone(schema);
+        blocking("check schema", move || codec::check(&schema)).await?
+    }
+
+    /// The table of this folder for [`Residence::Files`]: each scan reads what was committed last. It answers for
+    /// `schema` alone; a changed one needs a new table.
+    pub fn table(&self, schema: SchemaRef) -> DiskTable {
+        DiskTable::new(schema, Arc::clone(&self.served))
+    }
+
+    /// Makes `chunks` the generation that a restart finds: writes those whose id is not there yet, then names all.
+    ///
+    /// # Errors
+    /// What failed and at which file. The generation before stays valid, nothing of this one stays on disk, and the
+    /// next commit may succeed.
+    pub async fn commit(
+        &mut self,
+        commit: Commit,
+        chunks: Vec<(ChunkId, RecordBatch)>,
+    ) -> Result<(), DiskError> {
+        let ids = chunks.iter().map(|(id, _)| *id).collect();
+        match self.write_missing(chunks).await {
+            Ok(()) => self.seal(commit, ids).await,
+            Err(error) => {
+                self.abandon().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes one chunk ahead of the [`Folder::seal`] that will name it; a chunk that is there already is not written
+    /// again. For tables that are never in memory as a whole.
+    ///
+    /// # Errors
+    /// What failed and at which file; what was written before stays until [`Folder::seal`] or [`Folder::abandon`].
+    pub async fn write(&mut self, id: ChunkId, batch: RecordBatch) -> Result<(), DiskError> {
+        self.write_missing(vec![(id, batch)]).await
+    }
+
+    /// Makes chunks that are on disk the generation that a restart finds, and that new scans read. Every other chunk
+    /// that was written is removed.
+    ///
+    /// # Errors
+    /// As for [`Folder::commit`].
+    pub async fn seal(&mut self, commit: Commit, ids: Vec<ChunkId>) -> Result<(), DiskError> {
+        self.on_shelf("commit generation", move |shelf| {
+            let sealed = shelf.seal(commit, &ids);
+            if sealed.is_err() {
+                shelf.abandon();
+            }
+            sealed
+        })
+        .await?
+    }
+
+    /// Removes what was written since the last commit.
+    ///
+    /// # Errors
+    /// The process is ending.
+    pub async fn abandon(&mut self) -> Result<(), DiskError> {
+        self.on_shelf("abandon generation", Shelf::abandon).await
+    }
+
+    async fn write_missing(&mut self, chunks: Vec<(ChunkId, RecordBatch)>) -> Result<(), DiskError> {
+        let missing: Vec<_> = {
+            let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            chunks.into_iter().filter(|(id, _)| !shelf.holds(*id)).collect()
+        };
+        let residence = self.residence;
+        // Compressed side by side, written one after the other: files and their order stay simple.
+        let encoded = futures::stream::iter(missing)
+            .map(|(id, batch)| async move {
+                blocking("compress chunk", move || encode(id, &batch, residence)).await?
+            })
+            .buffered(workers());
+        let this = &*self;
+        encoded
+            .try_for_each(|chunk| async move {
+                this.on_shelf("write chunk", move |shelf| shelf.store(chunk)).await?
+            })
+            .await
+    }
+
+    async fn on_shelf<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&mut Shelf) -> T + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let shelf = Arc::clone(&self.shelf);
+        let done =
+            blocking(name, move || work(&mut shelf.lock().unwrap_or_else(PoisonError::into_inner))).await;
+        Ok(done?)
+    }
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder").field("residence", &self.residence).finish_non_exhaustive()
+    }
+}
+
+/// How many chunks are worked on at a time.
+pub(super) fn workers() -> usize {
+    available_parallelism().map_or(1, NonZero::get).min(WORKERS_MAX)
+}
+
+fn encode(id: ChunkId, batch: &RecordBatch, residence: Residence) -> Result<Encoded, DiskError> {
+    let content = codec::encode(batch).map_err(DiskError::Encode)?;
+    let rows = batch.num_rows() as u64;
+    let footer = match residence {
+        Residence::Memory => None,
+        Residence::Files => Some(codec::footer(&content, &batch.schema(), rows).map_err(DiskError::Encode)?),
+    };
+    Ok(Encoded {
+        id,
+        schema: batch.schema(),
+        rows,
+        memory: batch.get_array_memory_size() as u64,
+        sums: Sums::of(&content),
+        content: content.into(),
+        footer,
+    })
+}

@@ -1,0 +1,149 @@
+//! When and how the next generation of each accelerated dataset is made.
+//!
+//! A checked spicepod and a federation enter; tables that are always whole leave, into the federation's catalog, and
+//! what is known of each. Rows are fetched through federation alone; nothing here opens a connection.
+
+mod definition;
+mod error;
+mod status;
+
+mod cadence;
+mod schedule;
+
+mod fetch;
+mod retention;
+mod since;
+
+mod build;
+mod keeper;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use tokio::sync::Semaphore;
+
+use crate::config::{Diagnostic, Spicepod};
+use crate::federation::Federation;
+use crate::name::DatasetName;
+use crate::task::Scope;
+
+use definition::Definition;
+use keeper::Keeper;
+use status::Board;
+pub use status::{Ask, AskError, AskMode, Phase, Status};
+
+/// The accelerated datasets of one spicepod. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Acceleration {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Every dataset of the spicepod; those that are not accelerated have no board.
+    datasets: Vec<(DatasetName, Option<Arc<Board>>)>,
+    /// Taken by the start.
+    waiting: Mutex<Vec<(Definition, Arc<Board>)>>,
+}
+
+impl Acceleration {
+    /// Lays out what is accelerated and lets its queries wait; nothing is fetched yet.
+    ///
+    /// # Errors
+    /// Every dataset whose settings do not go together.
+    pub fn try_new(spicepod: &Spicepod, federation: &Federation) -> Result<Self, Vec<Diagnostic>> {
+        let folder = spicepod.source.path.parent().unwrap_or(Path::new(""));
+        let data_dir = spicepod.runtime.data_dir.as_deref();
+        let (mut datasets, mut waiting, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+        for dataset in &spicepod.datasets {
+            match Definition::try_new(dataset, folder, data_dir) {
+                Ok(None) => datasets.push((dataset.name.clone(), None)),
+                Ok(Some(definition)) => {
+                    let board = Board::new(dataset.name.clone());
+                    datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
+                    waiting.push((definition, board));
+                }
+                Err(message) => problems.push(Diagnostic {
+                    code: Some("InvalidAcceleration"),
+                    message: format!("dataset `{}`: {message}", dataset.name),
+                    at: Some(dataset.at),
+                    help: None,
+                }),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        for (definition, _) in waiting.iter().filter(|(definition, _)| definition.is_awaited) {
+            federation.await_here(&definition.name, None);
+        }
+        Ok(Self { inner: Arc::new(Inner { datasets, waiting: Mutex::new(waiting) }) })
+    }
+
+    /// Starts one keeper for each dataset; at most `parallel` first loads run at a time.
+    pub fn start(&self, federation: &Federation, scope: &Scope, parallel: usize) {
+        let loads = Arc::new(Semaphore::new(parallel.max(1)));
+        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for (definition, board) in waiting.drain(..) {
+            let keeper = Keeper::new(definition, federation.clone(), board, Arc::clone(&loads));
+            let stop = scope.token();
+            // It hears of the end itself, to say so.
+            scope.spawn_draining("accelerated dataset", keeper.keep(stop));
+        }
+    }
+
+    /// What is known of `name`; none when it is not accelerated.
+    #[must_use]
+    pub fn status(&self, name: &DatasetName) -> Option<Status> {
+        let (_, board) = self.inner.datasets.iter().find(|(known, _)| known == name)?;
+        board.as_ref().map(|board| board.status())
+    }
+
+    /// Asks for a refresh of `name`: it joins an equal one that waits, and follows one that runs.
+    ///
+    /// # Errors
+    /// An unknown or not accelerated dataset, a statement that is no query, too many refreshes that wait.
+    pub fn refresh(&self, name: &str, ask: Ask) -> Result<(), AskError> {
+        let board = self.board(name)?;
+        ask.sql.as_deref().map_or(Ok(()), is_query)?;
+        board.ask(ask)
+    }
+
+    /// Replaces `refresh_sql` of `name` until the restart; none gives back the spicepod's.
+    ///
+    /// # Errors
+    /// As for [`Acceleration::refresh`].
+    pub fn set_refresh_sql(&self, name: &str, sql: Option<String>) -> Result<(), AskError> {
+        let board = self.board(name)?;
+        sql.as_deref().map_or(Ok(()), is_query)?;
+        board.set_sql(sql);
+        Ok(())
+    }
+
+    fn board(&self, name: &str) -> Result<&Board, AskError> {
+        let found = name
+            .parse::<DatasetName>()
+            .ok()
+            .and_then(|name| self.inner.datasets.iter().find(|(known, _)| *known == name));
+        match found {
+            None => Err(AskError::NotFound(name.to_owned())),
+            Some((known, None)) => Err(AskError::NotAccelerated(known.to_string())),
+            Some((_, Some(board))) => Ok(board),
+        }
+    }
+}
+
+/// # Errors
+/// Words for the one who asked.
+fn is_query(sql: &str) -> Result<(), AskError> {
+    let statements = DFParser::parse_sql(sql)
+        .map_err(|error| AskError::Invalid(format!("refresh_sql cannot be read: {error}")))?;
+    let is_one = matches!(statements.iter().collect::<Vec<_>>().as_slice(),
+        [Statement::Statement(statement)] if matches!(statement.as_ref(), SqlStatement::Query(_)));
+    match is_one {
+        true => Ok(()),
+        false => Err(AskError::Invalid("refresh_sql must be one SELECT statement".to_owned())),
+    }
+}

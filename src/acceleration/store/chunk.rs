@@ -1,0 +1,148 @@
+//! Some rows of a table, immutable, and what is known of them without reading them.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::DataType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
+use datafusion::logical_expr::Accumulator;
+use datafusion::scalar::ScalarValue;
+
+use crate::acceleration::chunk_id::ChunkId;
+
+use super::budget::{Budget, Lease};
+use super::layout::Layout;
+use super::time::{Span, nanoseconds};
+use super::{StoreError, shape};
+
+/// A longest and a shortest text are kept beside a chunk only when they are this short, in bytes.
+const SUMMARY_VALUE_BYTES_MAX: usize = 1024;
+
+/// A chunk and the memory that it holds; shared by every generation that has these rows.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    id: ChunkId,
+    batch: RecordBatch,
+    columns: Vec<Summary>,
+    span: Option<Span>,
+    fingerprint: u64,
+    bytes: usize,
+    _lease: Lease,
+}
+
+/// What is known of one column of a chunk.
+#[derive(Debug, Clone)]
+pub(super) struct Summary {
+    /// Least and greatest value as SQL's `min` and `max` see them; none where all are NULL, where the type has no
+    /// order worth keeping, or where they are long.
+    pub bounds: Option<(ScalarValue, ScalarValue)>,
+    pub nulls: usize,
+    pub bytes: usize,
+}
+
+impl Chunk {
+    /// Copies `pieces` (of the layout's schema, at least one row) into buffers of their own.
+    ///
+    /// # Errors
+    /// [`StoreError::Memory`], [`StoreError::Time`], or a kernel's failure.
+    pub(super) fn build(
+        layout: &Layout,
+        pieces: &[RecordBatch],
+        fingerprint: u64,
+        budget: &Budget,
+    ) -> Result<Arc<Self>, StoreError> {
+        let batch = shape::owned(layout.schema(), pieces).map_err(StoreError::arrow(layout.name()))?;
+        Self::keep(layout, ChunkId::fresh(), batch, fingerprint, budget)
+    }
+
+    /// The same for a batch that owns its buffers.
+    pub(super) fn keep(
+        layout: &Layout,
+        id: ChunkId,
+        batch: RecordBatch,
+        fingerprint: u64,
+        budget: &Budget,
+    ) -> Result<Arc<Self>, StoreError> {
+        let bytes = shape::bytes(&batch);
+        let lease = budget.lease(bytes)?;
+        let columns = batch.columns().iter().map(Summary::of).collect::<Result<_>>();
+        let columns = columns.map_err(StoreError::compute(layout.name()))?;
+        let span = layout.time().map(|time| nanoseconds(layout, time, batch.column(time.column)));
+        let span = span.transpose()?.map(|times| Span::of(&times));
+        Ok(Arc::new(Self { id, batch, columns, span, fingerprint, bytes, _lease: lease }))
+    }
+
+    pub(crate) fn id(&self) -> ChunkId {
+        self.id
+    }
+
+    /// The rows, in the table's schema.
+    pub(crate) fn batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Bytes of the buffers, a shared one counted once.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn columns(&self) -> &[Summary] {
+        &self.columns
+    }
+
+    /// First and last moment; none without a time column.
+    pub(super) fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    /// A hash of the rows in their order.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Whether these are exactly the rows of `pieces`, in their order.
+    pub(super) fn holds(&self, pieces: &[RecordBatch]) -> bool {
+        let mut at = 0;
+        let rows: usize = pieces.iter().map(RecordBatch::num_rows).sum();
+        rows == self.rows()
+            && pieces.iter().all(|piece| {
+                let own = self.batch.slice(at, piece.num_rows());
+                at += piece.num_rows();
+                own.columns() == piece.columns()
+            })
+    }
+}
+
+impl Summary {
+    fn of(column: &ArrayRef) -> Result<Self> {
+        let bounds = match has_order(column.data_type()) {
+            true => bounds(column)?,
+            false => None,
+        };
+        Ok(Self { bounds, nulls: column.logical_null_count(), bytes: column.get_buffer_memory_size() })
+    }
+}
+
+/// The very accumulators that answer `min` and `max`: a query must not see a difference.
+fn bounds(column: &ArrayRef) -> Result<Option<(ScalarValue, ScalarValue)>, DataFusionError> {
+    let mut least = MinAccumulator::try_new(column.data_type())?;
+    let mut greatest = MaxAccumulator::try_new(column.data_type())?;
+    least.update_batch(std::slice::from_ref(column))?;
+    greatest.update_batch(std::slice::from_ref(column))?;
+    let (least, greatest) = (least.evaluate()?, greatest.evaluate()?);
+    let known = !least.is_null() && !greatest.is_null();
+    let short = least.size() + greatest.size() <= 2 * (size_of::<ScalarValue>() + SUMMARY_VALUE_BYTES_MAX);
+    Ok((known && short).then_some((least, greatest)))
+}
+
+fn has_order(kind: &DataType) -> bool {
+    match kind {
+        DataType::Null | DataType::Interval(_) | DataType::Dictionary(..) => false,
+        kind => !kind.is_nested(),
+    }
+}

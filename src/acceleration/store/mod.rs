@@ -1,0 +1,46 @@
+//! Accelerated tables in memory: batches of a dataset enter, immutable generations and a table that queries them leave.
+//!
+//! A [`Generation`] is a list of [`Chunk`]s, never changed once it exists. [`Load`] and [`Append`] build the next one
+//! aside, sharing every chunk that stayed the same; [`Table::publish`] swaps it in; a query pins what it started with.
+//! Nothing here reaches an upstream, a file or a clock, and nothing is spawned: callers decide when, and on which
+//! thread, because building is plain computation.
+
+mod budget;
+mod error;
+mod layout;
+
+mod chunk;
+mod cut;
+mod hash;
+mod keys;
+mod shape;
+mod time;
+
+mod generation;
+mod seal;
+
+mod append;
+mod conflict;
+mod dedup;
+mod load;
+mod rebuild;
+
+mod pins;
+mod prune;
+mod scan;
+mod table;
+mod zero;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use append::Append;
+pub(crate) use budget::Budget;
+pub(crate) use chunk::Chunk;
+pub(crate) use error::StoreError;
+pub(crate) use generation::Generation;
+pub(crate) use layout::{Key, Layout, OnConflict, Role, Time, TimeFormat};
+pub(crate) use load::Load;
+pub(crate) use pins::Pins;
+pub(crate) use rebuild::{compacted, restored, without};
+pub(crate) use table::{AcceleratedTable, Table};

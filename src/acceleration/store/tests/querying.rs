@@ -1,0 +1,278 @@
+//! Queries over published generations, through DataFusion.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::{
+    BinaryViewArray, BooleanArray, DictionaryArray, Float64Array, Int32Array, StringViewArray,
+};
+use arrow::compute::concat_batches;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use proptest::prelude::*;
+
+use super::*;
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+fn published(generation: Arc<Generation>) -> Arc<Table> {
+    let table = Table::new(Arc::clone(generation.layout()));
+    table.publish(generation).unwrap();
+    Arc::new(table)
+}
+
+fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> SessionContext {
+    let config = SessionConfig::new().with_target_partitions(3);
+    let context = SessionContext::new_with_config(config);
+    let provider = AcceleratedTable::new(Arc::clone(table), source);
+    context.register_table("rows", Arc::new(provider)).unwrap();
+    context
+}
+
+async fn ask(context: &SessionContext, sql: &str) -> RecordBatch {
+    let frame = context.sql(sql).await.unwrap();
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    concat_batches(&schema, &frame.collect().await.unwrap()).unwrap()
+}
+
+async fn text(context: &SessionContext, sql: &str) -> String {
+    let batch = ask(context, sql).await;
+    arrow::util::pretty::pretty_format_batches(&[batch]).unwrap().to_string()
+}
+
+/// The rows in no order: that of zeros and NaNs among themselves is nobody's promise.
+async fn lines(context: &SessionContext, sql: &str) -> Vec<String> {
+    let mut lines: Vec<String> = text(context, sql).await.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+async fn plan(context: &SessionContext, sql: &str) -> String {
+    let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
+}
+
+#[test]
+fn plans_skip_chunks_find_keys_and_count_without_reading() {
+    runtime().block_on(async {
+        let layout = layout_of(vec![primary(None), Key { columns: vec![2, 0], role: Role::Plain }]);
+        let context = context(&published(loaded(&layout, None, &numbered(0, 5_000)).unwrap()), None);
+        let mut plans = String::new();
+        for sql in [
+            "SELECT v FROM rows",
+            "SELECT v FROM rows WHERE t >= arrow_cast(49900, 'Timestamp(Nanosecond, None)')",
+            "SELECT v FROM rows WHERE id = 4711",
+            "SELECT id FROM rows WHERE v = 'v17' AND id = 17 AND t IS NOT NULL",
+            "SELECT v FROM rows WHERE id = -1",
+            "SELECT count(*), min(id), max(t) FROM rows",
+            "SELECT count(*) FROM rows WHERE v IS NULL",
+            "SELECT v FROM rows LIMIT 3",
+        ] {
+            plans += &format!("{sql}\n{}\n", plan(&context, sql).await);
+        }
+        insta::assert_snapshot!(plans);
+        assert_eq!(ask(&context, "SELECT * FROM rows").await.num_rows(), 5_000);
+        assert_eq!(rows_of(&ask(&context, "SELECT * FROM rows WHERE id = 4711").await), numbered(4_711, 1));
+        assert_eq!(ask(&context, "SELECT v FROM rows LIMIT 3").await.num_rows(), 3);
+        let counted = "SELECT count(*) AS n, min(id) AS a, max(id) AS b FROM rows WHERE id IN (3, 4000)";
+        insta::assert_snapshot!(text(&context, counted).await);
+    });
+}
+
+/// Columns of the types whose equality is not that of their bytes, and a table of their rows in many chunks.
+fn odd_rows(seeds: &[(u8, u8, u8)]) -> RecordBatch {
+    let floats = [0.0, -0.0, f64::NAN, 1.5, f64::INFINITY, f64::NEG_INFINITY, -f64::NAN];
+    let words = ["", "a", "b", "a text of more than twelve bytes", "a text of more than twelve bytes!"];
+    let float = |seed: u8| (seed % 8 != 7).then(|| floats[usize::from(seed % 8) % floats.len()]);
+    let word = |seed: u8| (seed % 6 != 5).then(|| words[usize::from(seed % 6) % words.len()]);
+    let codes =
+        Int32Array::from_iter(seeds.iter().map(|seed| (seed.2 % 6 != 5).then(|| i32::from(seed.2 % 6))));
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("f", Arc::new(Float64Array::from_iter(seeds.iter().map(|seed| float(seed.0))))),
+        ("s", Arc::new(StringViewArray::from_iter(seeds.iter().map(|seed| word(seed.1))))),
+        ("d", Arc::new(DictionaryArray::new(codes, Arc::new(StringArray::from(words.to_vec()))))),
+        (
+            "b",
+            Arc::new(BinaryViewArray::from_iter(
+                seeds.iter().map(|seed| word(seed.1.wrapping_add(seed.0)).map(str::as_bytes)),
+            )),
+        ),
+        (
+            "y",
+            Arc::new(BooleanArray::from_iter(
+                seeds.iter().map(|seed| (seed.0 % 3 != 0).then_some(seed.0 % 2 == 0)),
+            )),
+        ),
+        (
+            "n",
+            Arc::new(Int64Array::from_iter(
+                seeds.iter().map(|seed| (seed.2 != 0).then_some(i64::from(seed.2))),
+            )),
+        ),
+    ];
+    let nullable = columns.into_iter().map(|(name, column)| (name, column, true));
+    RecordBatch::try_from_iter_with_nullable(nullable).unwrap()
+}
+
+/// A comparison in SQL.
+fn filter() -> impl Strategy<Value = String> {
+    let op = prop::sample::select(vec!["=", "=", "=", "<>", "<", "<=", ">", ">="]);
+    let float =
+        prop::sample::select(vec!["0.0", "-0.0", "1.5", "CAST('NaN' AS DOUBLE)", "CAST('inf' AS DOUBLE)"]);
+    let word = prop::sample::select(vec!["''", "'a'", "'b'", "'a text of more than twelve bytes'", "'zz'"]);
+    let leaf = prop_oneof![
+        (op.clone(), float).prop_map(|(op, value)| format!("f {op} {value}")),
+        (op.clone(), word.clone()).prop_map(|(op, value)| format!("s {op} {value}")),
+        (op.clone(), word.clone()).prop_map(|(op, value)| format!("{value} {op} d")),
+        (op.clone(), word).prop_map(|(op, value)| format!("b {op} CAST({value} AS BYTEA)")),
+        (op, 0..9_i64).prop_map(|(op, value)| format!("n {op} {value}")),
+        prop::sample::select(vec!["y", "NOT y", "n IS NULL", "s IS NOT NULL", "n IN (1, 3)", "s LIKE 'a%'"])
+            .prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(3, 8, 2, |inner| {
+        (inner.clone(), inner, prop::sample::select(vec!["AND", "AND", "OR"]))
+            .prop_map(|(one, other, word)| format!("({one} {word} {other})"))
+    })
+}
+
+#[test]
+fn skipping_and_finding_lose_no_row() {
+    let rows = prop::collection::vec((0..8_u8, 0..6_u8, 0..9_u8), 0..200);
+    let case = (rows, prop::collection::vec(filter(), 5), any::<bool>());
+    let runtime = runtime();
+    runner(10)
+        .run(&case, |(mut seeds, filters, clustered)| {
+            if clustered {
+                seeds.sort();
+            }
+            let all = odd_rows(&seeds);
+            let plain = |columns: Vec<usize>| Key { columns, role: Role::Plain };
+            let keys = vec![plain(vec![0]), plain(vec![1]), plain(vec![2]), plain(vec![3]), plain(vec![5, 1])];
+            let layout = Layout::try_new("rows".parse().unwrap(), all.schema(), None, keys).unwrap();
+            let mut load = Load::begin(Arc::new(layout), None, budget()).in_small_chunks();
+            for from in (0..all.num_rows()).step_by(7) {
+                load.push(&all.slice(from, 7.min(all.num_rows() - from))).unwrap();
+            }
+            let ours = context(&published(load.finish().unwrap()), None);
+            let plain = SessionContext::new();
+            let table = MemTable::try_new(all.schema(), vec![vec![all.clone()]]).unwrap();
+            plain.register_table("rows", Arc::new(table)).unwrap();
+            for filter in filters {
+                for select in ["f, s, d, b, y, n", "count(*), min(f), max(f), min(s), max(b), max(n), count(y)"] {
+                    let sql = format!("SELECT {select} FROM rows WHERE {filter}");
+                    let both = async { (lines(&ours, &sql).await, lines(&plain, &sql).await) };
+                    let (ours, theirs) = runtime.block_on(both);
+                    prop_assert_eq!(ours, theirs, "{}", sql);
+                }
+            }
+            let sql = "SELECT count(*), min(f), max(f), min(s), max(s), min(b), max(b), min(y), max(y), max(n) FROM rows";
+            let (ours, theirs) = runtime.block_on(async { (text(&ours, sql).await, text(&plain, sql).await) });
+            prop_assert_eq!(ours, theirs);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_query_sees_one_generation_however_often_it_scans() {
+    runtime().block_on(async {
+        let layout = layout_of(vec![]);
+        let first = loaded(&layout, None, &numbered(0, 100)).unwrap();
+        let second = loaded(&layout, Some(&first), &numbered(0, 300)).unwrap();
+        let table = published(first);
+        let (config, pins) = Pins::into_config(SessionConfig::new());
+        let context = SessionContext::new_with_config(config);
+        let provider: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(&table), None));
+        context.register_table("rows", Arc::clone(&provider)).unwrap();
+        let scan = || async { provider.scan(&context.state(), None, &[], None).await.unwrap() };
+        let before = scan().await;
+        table.publish(Arc::clone(&second)).unwrap();
+        let after = scan().await;
+        for plan in [before, after] {
+            let batches = datafusion::physical_plan::collect(plan, context.task_ctx()).await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
+        }
+        let taken: Vec<u64> = pins.taken().iter().map(|(_, generation)| generation.number()).collect();
+        assert_eq!(taken, [1]);
+        assert_eq!(pins.taken()[0].0.layout(), &layout);
+        let stale = table.publish(second).unwrap_err();
+        assert_eq!(stale.to_string(), "dataset `s.rows`: generation 2 does not follow generation 2");
+    });
+}
+
+#[test]
+fn before_the_first_load_a_query_is_told_so() {
+    runtime().block_on(async {
+        let table = Arc::new(Table::new(layout_of(vec![])));
+        let error =
+            context(&table, None).sql("SELECT * FROM rows").await.unwrap().collect().await.unwrap_err();
+        assert!(
+            error.to_string().contains("Acceleration not ready; loading initial data for s.rows"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn where_no_row_is_held_the_source_answers() {
+    runtime().block_on(async {
+        let layout = layout_of(vec![primary(None)]);
+        let table = published(loaded(&layout, None, &numbered(0, 1_000)).unwrap());
+        let upstream = [numbered(0, 10), numbered(5_000, 10)].concat();
+        let source = MemTable::try_new(schema(), vec![vec![batch(&upstream)], vec![]]).unwrap();
+        let context = context(&table, Some(Arc::new(source)));
+        let count = |sql: &'static str| {
+            let context = context.clone();
+            async move { ask(&context, sql).await.num_rows() }
+        };
+        assert_eq!(count("SELECT v FROM rows WHERE id < 20").await, 20);
+        assert_eq!(count("SELECT v FROM rows WHERE id > 4000").await, 10);
+        assert_eq!(count("SELECT v FROM rows WHERE id = 5003").await, 1);
+        assert_eq!(count("SELECT v FROM rows WHERE id > 4000 LIMIT 3").await, 3);
+        assert_eq!(count("SELECT v FROM rows WHERE id > 900 LIMIT 30").await, 30);
+        assert_eq!(count("SELECT v FROM rows WHERE v = 'nowhere'").await, 0);
+        insta::assert_snapshot!(text(&context, "SELECT count(*), max(v) FROM rows WHERE id > 5004").await);
+        insta::assert_snapshot!(text(&context, "SELECT count(*), max(id) FROM rows").await);
+        insta::assert_snapshot!(plan(&context, "SELECT v FROM rows WHERE id > 4000 LIMIT 3").await);
+    });
+}
+
+#[test]
+fn readers_never_see_a_mixture() {
+    let layout = layout_of(vec![]);
+    let generation = |g: i64, previous: Option<&Arc<Generation>>| {
+        let all: Vec<Row> = (0..400 + g % 7).map(|at| (Some(g), Some(at), format!("{at}"))).collect();
+        loaded(&layout, previous, &all).unwrap()
+    };
+    let table = published(generation(0, None));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (runtime, context) = (runtime(), context(&table, None));
+                    let mut seen = 0;
+                    while !done.load(Ordering::Acquire) || seen == 0 {
+                        // The filter keeps the answer from coming out of the statistics.
+                        let sql = "SELECT min(id), max(id), count(*) FROM rows WHERE v <> 'x'";
+                        let answer = runtime.block_on(ask(&context, sql));
+                        let at = |column: usize| answer.column(column).as_primitive::<Int64Type>().value(0);
+                        assert_eq!((at(0), at(2)), (at(1), 400 + at(0) % 7));
+                        seen += 1;
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for g in 1..=100 {
+            let next = generation(g, table.pin().as_ref());
+            table.publish(next).unwrap();
+        }
+        done.store(true, Ordering::Release);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+}

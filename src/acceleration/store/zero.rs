@@ -1,0 +1,189 @@
+//! `on_zero_results: use_source`: where no row is here, the source is asked the same.
+//!
+//! Both sides are filtered before they are looked at. The local rows are read in all partitions at once and joined in
+//! one stream, because only together they can be none; the source is not asked before they have ended.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::Session;
+use datafusion::common::DFSchema;
+use datafusion::common::plan_err;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::{conjunction, expr_to_columns};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::expressions::Column;
+use datafusion::physical_plan::filter::FilterExecBuilder;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
+};
+use futures::{StreamExt, TryStreamExt};
+
+/// What a scan asks of both sides.
+pub(super) struct Ask {
+    schema: SchemaRef,
+    /// Positions in the table of what is selected, and of what is only filtered by.
+    columns: Vec<usize>,
+    /// How many of them are selected.
+    selected: usize,
+    filter: Option<Expr>,
+}
+
+/// Yields the local rows or, when there are none, the source's.
+#[derive(Debug)]
+struct ZeroResults {
+    local: Arc<dyn ExecutionPlan>,
+    source: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl Ask {
+    /// # Errors
+    /// When a filter names a column that the table does not have.
+    pub(super) fn of(schema: &SchemaRef, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Self> {
+        let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let selected = columns.len();
+        let mut named = std::collections::HashSet::new();
+        filters.iter().try_for_each(|filter| expr_to_columns(filter, &mut named))?;
+        for column in named {
+            let at = schema.index_of(&column.name)?;
+            if !columns.contains(&at) {
+                columns.push(at);
+            }
+        }
+        // `named` is in no order; plans are.
+        columns[selected..].sort_unstable();
+        let filter = conjunction(filters.iter().cloned());
+        let schema = Arc::new(schema.project(&columns)?);
+        Ok(Self { schema, columns, selected, filter })
+    }
+
+    pub(super) fn columns(&self) -> &Vec<usize> {
+        &self.columns
+    }
+
+    /// # Errors
+    /// When the source has other types, or the filter does not fit.
+    pub(super) fn either(
+        &self,
+        state: &dyn Session,
+        local: Arc<dyn ExecutionPlan>,
+        source: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let given = source.schema();
+        let kinds = |schema: &SchemaRef| {
+            schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>()
+        };
+        if kinds(&given) != kinds(&self.schema) {
+            return plan_err!(
+                "the source has the columns {given:?}, the accelerated table {:?}",
+                self.schema
+            );
+        }
+        let local = self.narrowed(state, local)?;
+        let source = self.narrowed(state, source)?;
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(local.schema()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        Ok(Arc::new(ZeroResults { local, source, properties }))
+    }
+
+    /// Filtered, without the columns that only the filter needed, in one partition.
+    fn narrowed(&self, state: &dyn Session, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut plan = input;
+        if let Some(filter) = &self.filter {
+            let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+            let filter = state.create_physical_expr(filter.clone(), &schema)?;
+            plan = Arc::new(FilterExecBuilder::new(filter, plan).build()?);
+        }
+        if self.selected < self.columns.len() {
+            let column = |at: usize| {
+                let name = self.schema.field(at).name();
+                (Arc::new(Column::new(name, at)) as Arc<dyn PhysicalExpr>, name.clone())
+            };
+            plan = Arc::new(ProjectionExec::try_new((0..self.selected).map(column), plan)?);
+        }
+        Ok(Arc::new(CoalescePartitionsExec::new(plan)))
+    }
+}
+
+impl DisplayAs for ZeroResults {
+    fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ZeroResults: the first input, or the second where it has no row")
+    }
+}
+
+impl ExecutionPlan for ZeroResults {
+    fn name(&self) -> &'static str {
+        "ZeroResults"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.local, &self.source]
+    }
+
+    /// More partitions below one that joins them would only be joined again.
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false, false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let [local, source] = <[_; 2]>::try_from(children)
+            .map_err(|_| DataFusionError::Internal("ZeroResults has two inputs".to_owned()))?;
+        Ok(Arc::new(Self { local, source, properties: Arc::clone(&self.properties) }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let schema = self.schema();
+        let mut local = joined(&self.local, partition, &context)?;
+        let source = Arc::clone(&self.source);
+        let rows = async move {
+            while let Some(batch) = local.try_next().await? {
+                if batch.num_rows() > 0 {
+                    return Ok(futures::stream::iter([Ok(batch)]).chain(local).boxed());
+                }
+            }
+            tracing::debug!("no row is held, the source is asked");
+            Ok::<_, DataFusionError>(joined(&source, partition, &context)?.boxed())
+        };
+        let rows = futures::stream::once(rows).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+}
+
+/// All partitions of a side: the optimiser may have taken away what joined them.
+fn joined(
+    side: &Arc<dyn ExecutionPlan>,
+    partition: usize,
+    context: &Arc<TaskContext>,
+) -> Result<SendableRecordBatchStream> {
+    match side.properties().output_partitioning().partition_count() {
+        1 => side.execute(partition, Arc::clone(context)),
+        _ => CoalescePartitionsExec::new(Arc::clone(side)).execute(partition, Arc::clone(context)),
+    }
+}

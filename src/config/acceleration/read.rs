@@ -1,0 +1,230 @@
+//! The tree of one dataset to the types of this folder.
+//!
+//! Form was judged by the checker: a value of the wrong form is left out here without a second word.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::super::decode::{Decoder, text};
+use super::super::yaml::{Key, Node};
+use super::super::{Diagnostic, Duration};
+use super::columns::columns;
+use super::{
+    Acceleration, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
+    Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults, agree,
+};
+
+/// The jitter of a schedule that does not say how much: a tenth of its interval.
+const JITTER_PART: u32 = 10;
+
+/// The `acceleration:` of a dataset; `None` where there is none, or where it is switched off.
+pub(in super::super) fn read_acceleration(
+    decoder: &mut Decoder<'_>,
+    item: &Node,
+    subject: &str,
+) -> Option<Acceleration> {
+    agree::check(decoder, item, subject);
+    let (key, node) = item.entry("acceleration")?;
+    let primary_key = primary_key(decoder, node, subject);
+    let indexes = indexes(decoder, node, primary_key.as_deref(), subject);
+    let on_conflict = on_conflict(decoder, node, primary_key.as_deref(), &indexes, subject);
+    let acceleration = Acceleration {
+        mode: mode(node),
+        refresh: refresh(node),
+        retention: retention(node),
+        on_zero_results: match text(node, "on_zero_results").as_deref() {
+            Some("use_source") => ZeroResults::UseSource,
+            _ => ZeroResults::ReturnEmpty,
+        },
+        primary_key,
+        indexes,
+        on_conflict,
+        at: key.at,
+    };
+    is_enabled(node).then_some(acceleration)
+}
+
+/// `time_column` and `time_format`.
+pub(in super::super) fn read_time_column(item: &Node) -> Option<TimeColumn> {
+    let format = match text(item, "time_format").as_deref() {
+        Some("timestamptz") => TimeFormat::TimestampTz,
+        Some("unix_seconds") => TimeFormat::UnixSeconds,
+        Some("unix_millis") => TimeFormat::UnixMillis,
+        Some("ISO8601") => TimeFormat::Iso8601,
+        Some("date") => TimeFormat::Date,
+        _ => TimeFormat::Timestamp,
+    };
+    Some(TimeColumn { name: text(item, "time_column")?, format })
+}
+
+pub(in super::super) fn read_ready_state(item: &Node) -> ReadyState {
+    match text(item, "ready_state").as_deref() {
+        Some("on_registration") => ReadyState::OnRegistration,
+        _ => ReadyState::OnLoad,
+    }
+}
+
+pub(in super::super) fn read_schema_change(item: &Node) -> SchemaChange {
+    match text(item, "on_schema_change").as_deref() {
+        Some("fail") => SchemaChange::Fail,
+        Some("append_new_columns") => SchemaChange::AppendNewColumns,
+        Some("sync_all_columns") => SchemaChange::SyncAllColumns,
+        Some("drop_and_recreate") => SchemaChange::DropAndRecreate,
+        _ => SchemaChange::Block,
+    }
+}
+
+/// Whether the section is not switched off.
+pub(super) fn is_enabled(node: &Node) -> bool {
+    flag(node, "enabled").unwrap_or(true)
+}
+
+pub(super) fn flag(node: &Node, field: &str) -> Option<bool> {
+    node.get(field)?.as_bool()
+}
+
+pub(super) fn parsed<T: FromStr>(node: &Node, field: &str) -> Option<T> {
+    node.get(field)?.text()?.parse().ok()
+}
+
+fn mode(node: &Node) -> Mode {
+    let create = match text(node, "mode").as_deref() {
+        Some("file") => FileMode::File,
+        Some("file_create") => FileMode::FileCreate,
+        Some("file_update") => FileMode::FileUpdate,
+        _ => return Mode::Memory,
+    };
+    let params = node.get("params");
+    Mode::File {
+        create,
+        path: params.and_then(|params| text(params, "file_path")).map(PathBuf::from),
+        resident: params.and_then(|params| flag(params, "resident")).unwrap_or(true),
+    }
+}
+
+fn refresh(node: &Node) -> Refresh {
+    let schedule = match (text(node, "refresh_cron"), parsed(node, "refresh_check_interval")) {
+        (Some(cron), _) => Schedule::Cron(cron),
+        (None, Some(interval)) => Schedule::Every(interval),
+        (None, None) => Schedule::Once,
+    };
+    Refresh {
+        mode: match text(node, "refresh_mode").as_deref() {
+            Some("append") => RefreshMode::Append,
+            Some("disabled") => RefreshMode::Disabled,
+            _ => RefreshMode::Full,
+        },
+        jitter: jitter(node, &schedule),
+        schedule,
+        sql: text(node, "refresh_sql"),
+        data_window: parsed(node, "refresh_data_window"),
+        append_overlap: parsed(node, "refresh_append_overlap").unwrap_or(Duration::ZERO),
+        retry: Retry {
+            enabled: flag(node, "refresh_retry_enabled").unwrap_or(true),
+            // More than a u32 holds are more than anyone waits for.
+            attempts_max: parsed::<u64>(node, "refresh_retry_max_attempts")
+                .map(|attempts| u32::try_from(attempts).unwrap_or(u32::MAX)),
+        },
+        on_startup: match text(node, "refresh_on_startup").as_deref() {
+            Some("always") => OnStartup::Always,
+            _ => OnStartup::Auto,
+        },
+    }
+}
+
+fn jitter(node: &Node, schedule: &Schedule) -> Option<Duration> {
+    if flag(node, "refresh_jitter_enabled") != Some(true) {
+        return None;
+    }
+    let most = match (parsed(node, "refresh_jitter_max"), schedule) {
+        (Some(most), _) => most,
+        (None, Schedule::Every(interval)) => interval.part(JITTER_PART),
+        (None, Schedule::Once | Schedule::Cron(_)) => return None,
+    };
+    (!most.is_zero()).then_some(most)
+}
+
+fn retention(node: &Node) -> Retention {
+    Retention {
+        enabled: flag(node, "retention_check_enabled").unwrap_or(false),
+        period: parsed(node, "retention_period"),
+        sql: text(node, "retention_sql"),
+        check_interval: parsed(node, "retention_check_interval").unwrap_or(Duration::ZERO),
+    }
+}
+
+fn primary_key(decoder: &mut Decoder<'_>, node: &Node, subject: &str) -> Option<Vec<String>> {
+    let node = node.get("primary_key")?;
+    match columns(node.text()?) {
+        Ok(key) => Some(key),
+        Err(what) => {
+            let message = format!("{subject}: `acceleration.primary_key`: {what}");
+            decoder.problem(Diagnostic::new("InvalidValue", message).at(node.at));
+            None
+        }
+    }
+}
+
+/// The columns that a key of the mapping `field` names.
+fn key_columns(decoder: &mut Decoder<'_>, key: &Key, field: &str, subject: &str) -> Option<Vec<String>> {
+    match columns(&key.name) {
+        Ok(columns) => Some(columns),
+        Err(what) => {
+            let message = format!("{subject}: `acceleration.{field}`: {what}");
+            decoder.problem(Diagnostic::new("InvalidValue", message).at(key.at));
+            None
+        }
+    }
+}
+
+fn indexes(
+    decoder: &mut Decoder<'_>,
+    node: &Node,
+    primary_key: Option<&[String]>,
+    subject: &str,
+) -> Vec<IndexOf> {
+    let mut indexes: Vec<IndexOf> = Vec::new();
+    for (key, value) in node.get("indexes").map_or(&[][..], Node::entries) {
+        let Some(columns) = key_columns(decoder, key, "indexes", subject) else { continue };
+        if indexes.iter().any(|index| same(&index.columns, &columns)) {
+            let message = format!("{subject}: `acceleration.indexes` holds `{}` twice", key.name);
+            decoder.problem(Diagnostic::new("DuplicateIndex", message).at(key.at));
+            continue;
+        }
+        // The primary key is an index already, and a unique one.
+        if !primary_key.is_some_and(|primary| same(primary, &columns)) {
+            indexes.push(IndexOf { columns, unique: value.text() == Some("unique") });
+        }
+    }
+    indexes
+}
+
+fn on_conflict(
+    decoder: &mut Decoder<'_>,
+    node: &Node,
+    primary_key: Option<&[String]>,
+    indexes: &[IndexOf],
+    subject: &str,
+) -> Vec<Conflict> {
+    let unique = || {
+        let indexes = indexes.iter().filter(|index| index.unique).map(|index| index.columns.as_slice());
+        primary_key.into_iter().chain(indexes)
+    };
+    let mut conflicts: Vec<Conflict> = Vec::new();
+    for (key, value) in node.get("on_conflict").map_or(&[][..], Node::entries) {
+        let Some(columns) = key_columns(decoder, key, "on_conflict", subject) else { continue };
+        let action = match value.text() {
+            Some("drop") => OnConflict::Drop,
+            _ => OnConflict::Upsert,
+        };
+        if let Some(known) = unique().find(|known| same(known, &columns)) {
+            conflicts.push(Conflict { key: known.to_vec(), action });
+        }
+    }
+    conflicts
+}
+
+/// Whether two keys are of the same columns, in whatever order.
+pub(super) fn same(one: &[String], other: &[String]) -> bool {
+    one.len() == other.len() && one.iter().all(|name| other.contains(name))
+}

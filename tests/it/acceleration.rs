@@ -1,0 +1,261 @@
+//! Accelerated datasets in the real binary: answered from here, always whole, refreshed as the spicepod says.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use serde_json::{Value, json};
+use tonic::Status;
+
+use crate::support::client::{Order, assert_same, batch};
+use crate::support::sidecar::Sidecar;
+use crate::support::spicepod::{Dataset, spicepod};
+use crate::support::tpch;
+use crate::support::upstream::{Fault, Method, Upstream};
+
+const REFRESH: &str = "/v1/datasets/t/acceleration/refresh";
+
+fn ints(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+/// Ten thousand rows that all carry the number of their generation.
+fn numbered(generation: i64) -> Vec<RecordBatch> {
+    batch([("id", ints(0..10_000)), ("g", ints((0..10_000).map(|_| generation)))])
+}
+
+/// Events of a time in seconds.
+fn events(rows: &[(i64, &str)]) -> Vec<RecordBatch> {
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, name)| *name)));
+    batch([("at", ints(rows.iter().map(|(at, _)| *at))), ("name", names)])
+}
+
+async fn start(datasets: &[Dataset], rest: &str) -> Sidecar {
+    Sidecar::builder().spicepod(&spicepod(datasets, rest)).start().await
+}
+
+/// What `/v1/datasets?status=true` says of the first dataset.
+async fn status(sidecar: &Sidecar) -> Value {
+    let answer = sidecar.http("/v1/datasets?status=true").await;
+    serde_json::from_str::<Value>(&answer.body).unwrap()[0].clone()
+}
+
+/// Asks for a refresh and returns when another generation answers.
+async fn refresh(sidecar: &Sidecar, body: &str) {
+    let before = status(sidecar).await["acceleration"]["last_refresh"].clone();
+    let answer = sidecar.post(REFRESH, body).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let is_done = async || {
+        let now = status(sidecar).await;
+        now["acceleration"]["last_refresh"] != before && now["status"] == "Ready"
+    };
+    sidecar.wait_until("the refresh has ended", is_done).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accelerated_table_is_answered_without_its_upstream() {
+    let mut upstream = Upstream::builder().tables(tpch::tables()).start().await;
+    let sidecar = start(&[Dataset::of("lineitem", &upstream).accelerated("")], "").await;
+    sidecar.wait_ready().await;
+    upstream.clear();
+    let sql = "select l_returnflag, count(*) as n, sum(l_quantity) as q from lineitem \
+               where l_shipdate < date '1998-01-01' group by l_returnflag order by l_returnflag";
+    let expected = upstream.query(sql).await;
+    let mut client = sidecar.flight_client().await;
+    let answer = client.query(sql).await.unwrap();
+    assert_same(sql, &answer.batches, &expected, Order::Kept);
+    assert_eq!(upstream.statements(), Vec::<String>::new());
+
+    upstream.stop().await;
+    let answer = client.query(sql).await.unwrap();
+    assert_same("the upstream is gone", &answer.batches, &expected, Order::Kept);
+    let told = status(&sidecar).await;
+    assert_eq!((&told["acceleration_enabled"], &told["status"]), (&json!(true), &json!("Ready")), "{told}");
+    assert_eq!(told["acceleration"]["generation"], 1, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_first_load_queries_are_refused_or_fall_through() {
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    upstream.inject(Method::DoGet, 1_000, Fault::Status(Status::resource_exhausted("busy")));
+    let waits = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
+    let answer = waits.sql_as("select count(*) as n from t", "application/json").await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.body.contains("Acceleration not ready; loading initial data for t"), "{}", answer.body);
+    assert_eq!(waits.http("/v1/ready").await.status, 503);
+    upstream.heal();
+    waits.wait_ready().await;
+    assert_eq!(waits.sql("select count(*) as n from t").await, json!([{"n": 10_000}]));
+
+    upstream.inject(Method::DoGet, 1_000, Fault::Status(Status::resource_exhausted("busy")));
+    let dataset = Dataset::of("t", &upstream).accelerated("").field("ready_state: on_registration");
+    let falls = start(&[dataset], "").await;
+    falls.wait_ready().await;
+    let answer = falls.sql_as("select count(*) as n from t", "application/json").await;
+    assert!(answer.body.contains("busy"), "{} {}", answer.status, answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_refresh_keeps_the_old_generation_and_says_why() {
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let settings = "refresh_retry_enabled: false";
+    let sidecar = start(&[Dataset::of("t", &upstream).accelerated(settings)], "").await;
+    sidecar.wait_ready().await;
+    upstream.replace("t", numbered(2));
+    let fault = Fault::BreakAfter { batches: 1, status: Status::internal("the disk broke") };
+    upstream.inject(Method::DoGet, 1, fault);
+    assert_eq!(sidecar.post(REFRESH, "").await.status, 201);
+    sidecar.wait_until("the refresh failed", async || status(&sidecar).await["status"] == "Error").await;
+    let told = status(&sidecar).await;
+    assert!(told["error_message"].as_str().unwrap().contains("the disk broke"), "{told}");
+    assert_eq!(sidecar.sql("select min(g) as a, max(g) as b from t").await, json!([{"a": 1, "b": 1}]));
+    let ready = sidecar.http("/v1/ready?verbose=true").await;
+    assert_eq!(ready.status, 200);
+    assert!(ready.body.contains("t ok, stale: ") && ready.body.contains("the disk broke"), "{}", ready.body);
+
+    refresh(&sidecar, r#"{"refresh_mode": "full"}"#).await;
+    assert_eq!(sidecar.sql("select min(g) as a, max(g) as b from t").await, json!([{"a": 2, "b": 2}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_see_one_generation_through_many_refreshes() {
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let sidecar = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
+    sidecar.wait_ready().await;
+    let sql = "select min(a.g) as a, max(a.g) as b, count(*) as n, min(b.g) as c, max(b.g) as d \
+               from t a join t b on a.id = b.id";
+    let writes = async {
+        for generation in 2..40 {
+            upstream.replace("t", numbered(generation));
+            refresh(&sidecar, "").await;
+        }
+    };
+    let reads = async {
+        for _ in 0..200 {
+            let row = sidecar.sql(sql).await[0].clone();
+            assert_eq!(row["n"], 10_000, "{row}");
+            assert!(["b", "c", "d"].iter().all(|column| row[column] == row["a"]), "a mixture: {row}");
+        }
+    };
+    futures::join!(writes, reads);
+    assert_eq!(sidecar.sql("select max(g) as g from t").await, json!([{"g": 39}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_takes_what_is_new_and_nothing_twice() {
+    let mut rows = vec![(10, "a"), (10, "a"), (20, "b")];
+    let upstream = Upstream::builder().table("t", events(&rows)).start().await;
+    let dataset = Dataset::of("t", &upstream)
+        .accelerated("refresh_mode: append, refresh_append_overlap: 5s")
+        .field("time_column: at")
+        .field("time_format: unix_seconds");
+    let sidecar = start(&[dataset], "").await;
+    sidecar.wait_ready().await;
+    // Late rows of the watermark's own time, one within the overlap, one of an earlier row's words.
+    for news in [vec![(20, "b"), (20, "c")], vec![(17, "late")], vec![(30, "b"), (30, "b")], vec![]] {
+        rows.extend(news);
+        upstream.replace("t", events(&rows));
+        upstream.clear();
+        refresh(&sidecar, "").await;
+        let sql = "select * from t";
+        let answer = sidecar.flight_client().await.query(sql).await.unwrap();
+        assert_same(&format!("{rows:?}"), &answer.batches, &upstream.query(sql).await, Order::Any);
+        let sent = upstream.statements();
+        assert!(sent.iter().all(|sql| sql.contains("WHERE")), "{sent:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshes_are_asked_for_over_http() {
+    let upstream = Upstream::builder().table("t", numbered(1)).table("u", numbered(1)).start().await;
+    let datasets = [Dataset::of("t", &upstream).accelerated(""), Dataset::of("u", &upstream)];
+    let sidecar = start(&datasets, "").await;
+    sidecar.wait_ready().await;
+    let answer = sidecar.post(REFRESH, r#"{"refresh_sql": "select id, g from t where id < 10"}"#).await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (201, r#"{"message":"Dataset refresh triggered for t."}"#)
+    );
+    let is_small = async || sidecar.sql("select count(*) as n from t").await == json!([{"n": 10}]);
+    sidecar.wait_until("the part is loaded", is_small).await;
+
+    let mut told = Vec::new();
+    for (path, body) in [
+        ("/v1/datasets/nobody/acceleration/refresh", ""),
+        ("/v1/datasets/u/acceleration/refresh", ""),
+        (REFRESH, "{"),
+        (REFRESH, r#"{"refresh_mode": "sideways"}"#),
+        (REFRESH, r#"{"refresh_sql": "drop table t"}"#),
+        (REFRESH, r#"{"refresh_jitter_max": "soon"}"#),
+    ] {
+        let answer = sidecar.post(path, body).await;
+        told.push(format!("{path} {body}\n  {} {}", answer.status, answer.body.trim_end()));
+    }
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_not_there_are_named() {
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let dataset = Dataset::of("t", &upstream).accelerated("primary_key: nothing").field("time_column: never");
+    let sidecar = start(&[dataset], "").await;
+    sidecar.wait_until("the state is Error", async || status(&sidecar).await["status"] == "Error").await;
+    let told = status(&sidecar).await["error_message"].as_str().unwrap().to_owned();
+    assert!(told.contains("does not have: never, nothing; it has id, g"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_is_blocked_or_taken() {
+    let wider = || batch([("id", ints([1])), ("g", ints([2])), ("new", ints([3]))]);
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let blocks = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
+    let takes = Dataset::of("t", &upstream).accelerated("").field("on_schema_change: append_new_columns");
+    let takes = start(&[takes], "").await;
+    blocks.wait_ready().await;
+    takes.wait_ready().await;
+    upstream.replace("t", wider());
+    refresh(&takes, "").await;
+    assert_eq!(takes.sql("select * from t").await, json!([{"id": 1, "g": 2, "new": 3}]));
+
+    assert_eq!(blocks.post(REFRESH, "").await.status, 201);
+    blocks.wait_until("the state is Error", async || status(&blocks).await["status"] == "Error").await;
+    let told = status(&blocks).await["error_message"].as_str().unwrap().to_owned();
+    assert!(told.contains("`new` (Int64) is new") && told.contains("block"), "{told}");
+    assert_eq!(blocks.sql("select count(*) as n from t").await, json!([{"n": 10_000}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_with_a_remote_table_sends_the_kept_sides_keys() {
+    let few = batch([("id", ints([3, 5, 7]))]);
+    let upstream = Upstream::builder().table("t", numbered(1)).table("few", few).start().await;
+    let datasets = [Dataset::of("few", &upstream).accelerated(""), Dataset::of("t", &upstream)];
+    let sidecar = start(&datasets, "").await;
+    sidecar.wait_ready().await;
+    upstream.clear();
+    let rows = sidecar.sql("select sum(t.id) as s from few join t on few.id = t.id").await;
+    assert_eq!(rows, json!([{"s": 15}]));
+    let sent: Vec<String> =
+        upstream.statements().into_iter().filter(|sql| !sql.to_lowercase().contains("count(*)")).collect();
+    assert_eq!(sent.len(), 1, "{sent:#?}");
+    assert!(["3", "5", "7"].iter().all(|key| sent[0].contains(key)), "{sent:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_files_is_served_after_a_restart_without_its_upstream() {
+    let mut upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t");
+    let dataset = Dataset::of("t", &upstream)
+        .accelerated(&format!("mode: file, params: {{file_path: {}}}", path.display()));
+    let first = start(std::slice::from_ref(&dataset), "").await;
+    // Queries are answered a moment before the generation is on disk; Ready is said after.
+    first.wait_until("it is on disk", async || status(&first).await["status"] == "Ready").await;
+    first.terminate().await;
+    upstream.stop().await;
+    let second = start(&[dataset], "").await;
+    second.wait_ready().await;
+    assert_eq!(second.sql("select count(*) as n, max(g) as g from t").await, json!([{"n": 10_000, "g": 1}]));
+    upstream.replace("t", numbered(2));
+    upstream.restart().await;
+    let is_new = async || second.sql("select max(g) as g from t").await == json!([{"g": 2}]);
+    second.wait_until("it is refreshed", is_new).await;
+}
