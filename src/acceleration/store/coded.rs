@@ -13,8 +13,10 @@ use arrow::error::ArrowError;
 
 /// Fewer rows are not worth a look.
 const ROWS_MIN: usize = 1_024;
-/// The first rows decide whether the others are looked at: of so many no more than an eighth may be different.
+/// The first rows decide whether the others are looked at.
 const SAMPLE_ROWS: usize = 1_024;
+const SAMPLE_DIFFERENT_MAX: usize = 256;
+/// One in so many texts may be different.
 const DIFFERENT_SHARE: usize = 8;
 
 /// `column` as codes, where that takes at most half of its memory.
@@ -45,7 +47,7 @@ pub(super) fn plain(stored: &ArrayRef, kind: &DataType) -> Result<ArrayRef, Arro
 fn texts_coded<'a>(texts: impl StringArrayType<'a> + Copy) -> Option<ArrayRef> {
     let sample: HashSet<&str> = texts.iter().take(SAMPLE_ROWS).flatten().collect();
     let different_max = texts.len() / DIFFERENT_SHARE;
-    if sample.len() > SAMPLE_ROWS / DIFFERENT_SHARE {
+    if sample.len() > SAMPLE_DIFFERENT_MAX {
         return None;
     }
     let small = usize::from(u8::MAX);
