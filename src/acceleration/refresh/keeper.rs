@@ -21,6 +21,7 @@ use crate::acceleration::store::{
 use crate::federation::Federation;
 use crate::task::blocking;
 
+use super::asks::{Ask, AskMode};
 use super::build::Build;
 use super::definition::{Definition, Mode, OnChange};
 use super::error::RefreshError;
@@ -28,7 +29,7 @@ use super::fetch::{Fetch, reference};
 use super::retention::{Retention, nanoseconds};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
-use super::status::{Ask, AskMode, Board, Phase};
+use super::status::{Board, Phase};
 
 /// Between two tries to open a folder that cannot be had.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
@@ -185,7 +186,10 @@ impl Keeper {
     }
 
     async fn refresh(&mut self) -> Event {
-        let ask = self.board.next_ask().or_else(|| self.pending.take()).unwrap_or_default();
+        let (number, ask) = match self.board.next_ask() {
+            Some((number, ask)) => (Some(number), ask),
+            None => (None, self.pending.take().unwrap_or_default()),
+        };
         if let Some(most) = ask.jitter_max {
             let jitter = most.mul_f64(rand::random());
             sleep(jitter).await;
@@ -198,7 +202,8 @@ impl Keeper {
             Ok(mode) => {
                 let labels = [("dataset", dataset.to_string()), ("mode", mode.word().to_owned())];
                 metrics::histogram!("dataset_acceleration_refresh_duration_ms", &labels).record(elapsed_ms);
-                self.board.refreshed();
+                self.board.refreshed(begun.elapsed());
+                self.board.ended(number, None);
                 let status = self.board.status();
                 tracing::info!(%dataset, rows = status.rows, generation = status.generation, elapsed_ms, "refreshed");
                 Event::Loaded
@@ -209,6 +214,7 @@ impl Keeper {
                     self.pending = Some(Ask { jitter_max: None, ..ask });
                 }
                 self.fails(&error).await;
+                self.board.ended(number, Some(error.to_string()));
                 Event::Failed { heals }
             }
         }
@@ -263,7 +269,7 @@ impl Keeper {
             None => fetch,
         };
         let rows = fetch.rows().await.map_err(self.failed())?;
-        if let Some(generation) = build.take(&self.definition.name, self.reported(rows)).await? {
+        if let Some(generation) = build.take(&self.board, self.reported(rows)).await? {
             let generation = self.retained(generation).await?;
             self.publish(&table, generation).await?;
             self.compact(&table).await?;
@@ -351,7 +357,6 @@ impl Keeper {
         if self.table.as_ref().is_none_or(|held| !Arc::ptr_eq(held, table)) {
             self.adopt(Arc::clone(table)).await?;
         }
-        self.measure(&generation);
         self.commit(&generation).await
     }
 
@@ -367,13 +372,6 @@ impl Keeper {
         self.board.shows(Arc::clone(&table));
         self.table = Some(table);
         self.federation.keep_here(name, provider).await.map_err(self.failed())
-    }
-
-    fn measure(&self, generation: &Generation) {
-        let dataset = self.definition.name.to_string();
-        metrics::gauge!("dataset_acceleration_size_bytes", "dataset" => dataset.clone())
-            .set(generation.bytes() as f64);
-        metrics::gauge!("dataset_acceleration_rows", "dataset" => dataset).set(generation.rows() as f64);
     }
 
     async fn commit(&mut self, generation: &Generation) -> Result<(), RefreshError> {

@@ -416,7 +416,11 @@ async fn states_are_told() {
         get(format!("{url}/v1/ready?verbose=true")).await,
         (200, "[+] t ok\n[+] u ok\nready\n".into())
     );
-    fake.datasets[0].state = DatasetState::Error(Arc::new(upstream_error(ErrorKind::Connect)));
+    fake.datasets[0].state = DatasetState::Error {
+        reason: Arc::new(upstream_error(ErrorKind::Connect)),
+        since: std::time::SystemTime::UNIX_EPOCH,
+        was_ready: true,
+    };
     fake.datasets[1].state = DatasetState::Initializing;
     let (url, _scope) = http(fake).await;
     assert_eq!(get(format!("{url}/health")).await.0, 200);
