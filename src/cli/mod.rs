@@ -54,7 +54,7 @@ enum Command {
     Refresh(refresh::RefreshArgs),
     /// Ask SQL, once or at a prompt.
     Sql(sql::SqlArgs),
-    /// See the whole of it: an upstream over TLS, a sidecar, three queries.
+    /// See the whole of it: an upstream over TLS, a sidecar, queries with and without it.
     Demo(demo::DemoArgs),
     /// Print the JSON Schema of the spicepod, for editors.
     Schema,

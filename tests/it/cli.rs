@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::sidecar::Sidecar;
+use crate::support::pki::Pki;
+use crate::support::sidecar::{Sidecar, repository_file};
 
 const EMPTY: &str = "version: v1\nkind: Spicepod\nname: empty\n";
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -123,4 +124,24 @@ async fn a_signal_ends_well() {
     let finished = sidecar.terminate().await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     assert!(!finished.stderr.contains("warning:"), "{}", finished.stderr);
+}
+
+/// The examples as a person tries them first; what they name elsewhere (certificates, volumes, keys) is made up.
+#[tokio::test]
+async fn every_example_passes_check() {
+    let pki = Pki::new();
+    let mut checked = 0;
+    for entry in std::fs::read_dir(repository_file("config")).unwrap() {
+        let Ok(pod) = std::fs::read_to_string(entry.unwrap().path().join("spicepod.yaml")) else { continue };
+        let pod = pod.replace("/etc/sidewing/cluster-ca.pem", &pki.ca_file().to_string_lossy());
+        let pod = pod.replace("/var/lib/sidewing", "data");
+        let mut builder = Sidecar::builder().spicepod(&pod).args(["--offline"]);
+        for key in ["CORE_API_KEY", "SIDECAR_API_KEY", "WAREHOUSE_PASSWORD"] {
+            builder = builder.env(key, "invented");
+        }
+        let finished = builder.finish("check").await;
+        assert_eq!(finished.code, Some(0), "{}{}", finished.stdout, finished.stderr);
+        checked += 1;
+    }
+    assert_eq!(checked, 4);
 }
