@@ -142,6 +142,8 @@ fn line(dataset: &DatasetStatus) -> String {
             None => format!("ready       {from}"),
             Some(kept) => format!("ready       {}  from {from}", held(kept)),
         },
+        // Whether a load is tried again hangs on its reason, and on the spicepod.
+        Stage::Failed(reason) if dataset.acceleration.is_some() => format!("error       {reason}"),
         Stage::Failed(reason) => format!("error       {reason}; trying again"),
     }
 }

@@ -14,6 +14,8 @@ pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 /// How much the log tells when `RUST_LOG` does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verbosity {
+    /// Errors alone, for a command that stops what others would be warned of.
+    Silent,
     /// Warnings and errors, for commands that print their own result.
     Quiet,
     #[default]
@@ -25,6 +27,7 @@ pub enum Verbosity {
 impl Verbosity {
     fn directives(self) -> &'static str {
         match self {
+            Self::Silent => "error",
             Self::Quiet => "warn",
             Self::Info => "warn,sidewing=info",
             Self::Verbose => "info,sidewing=debug",

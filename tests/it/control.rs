@@ -129,7 +129,11 @@ async fn the_start_screen_says_what_is_held() {
     sidecar.wait_until("all lines are there", async || sidecar.stdout().contains("  v     ready")).await;
     let screen = sidecar.stdout().replace(&upstream.url(), "http://UPSTREAM");
     let states: Vec<&str> = screen.lines().filter(|line| line.contains("ready")).collect();
-    insta::assert_snapshot!(masked(&states.join("\n")), @"");
+    insta::assert_snapshot!(masked(&states.join("\n")), @"
+    here  ready       10,000 rows, 80 kB, loaded in N ms  from spice.ai:http://UPSTREAM
+    far   ready       spice.ai:http://UPSTREAM
+    v     ready       view
+    ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +159,7 @@ async fn status_is_a_table_and_an_exit_code() {
     let address = format!("127.0.0.1:{}", closed.number());
     let nobody = Sidecar::builder().args(["--http", &address]).finish("status").await;
     assert_eq!((nobody.code, nobody.stdout.as_str()), (Some(1), ""));
-    insta::assert_snapshot!(nobody.stderr.replace(&address, "ADDRESS"), @"");
+    insta::assert_snapshot!(nobody.stderr.replace(&address, "ADDRESS"), @"sidewing: no sidecar answers at http://ADDRESS: cannot connect: Connection refused (os error 111); start one with `sidewing run`, or name its address with --http ADDR");
 }
 
 #[tokio::test(flavor = "multi_thread")]

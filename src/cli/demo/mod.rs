@@ -47,7 +47,8 @@ pub(crate) struct DemoArgs {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) async fn run(args: DemoArgs) -> ExitCode {
-    telemetry::init_log(Verbosity::Quiet);
+    // Its upstream goes away on purpose.
+    telemetry::init_log(Verbosity::Silent);
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
