@@ -61,8 +61,8 @@ fn masked(line: &str) -> String {
         let (before, number, after) = (&rest[..at], &rest[at..at + len], &rest[at + len..]);
         let units = [" ms", " s"].into_iter().find_map(|unit| after.strip_prefix(unit));
         let untimed = units.filter(|after| !after.starts_with(|next: char| next.is_alphanumeric()));
-        let is_port = ["localhost:", "127.0.0.1:", "[::1]:"].iter().any(|host| before.ends_with(host));
         shown.push_str(before);
+        let is_port = ["localhost:", "127.0.0.1:"].iter().any(|host| shown.ends_with(host));
         shown.push_str(if untimed.is_some() || is_port { "N" } else { number });
         rest = untimed.unwrap_or(after);
     }

@@ -190,7 +190,7 @@ async fn outage(mut demo: Demo, scale: f64) -> Result<Demo, Failure> {
     ask::without_upstream(demo.app.addresses).await?;
     let (upstream, endpoint) = start_upstream(demo.dir.path(), scale, Some(&demo.endpoint)).await?;
     states::wait_ready(&demo.app.engine, &mut Screen::new(), READY_MAX).await?;
-    say!("   The upstream is back, and so are they.\n");
+    say!("   The upstream is back, and orders with it.\n");
     Ok(Demo { upstream, endpoint, ..demo })
 }
 
