@@ -168,8 +168,6 @@ async fn every_example_passes_check() {
         let Ok(pod) = std::fs::read_to_string(entry.unwrap().path().join("spicepod.yaml")) else { continue };
         let pod = pod.replace("/etc/sidewing/cluster-ca.pem", &pki.ca_file().to_string_lossy());
         let pod = pod.replace("/var/lib/sidewing", "data");
-        // Not built yet, and refused by name.
-        let pod = pod.replace("      params:\n        resident: false\n", "");
         let mut builder = Sidecar::builder().spicepod(&pod).args(["--offline"]);
         for key in ["CORE_API_KEY", "SIDECAR_API_KEY", "WAREHOUSE_PASSWORD"] {
             builder = builder.env(key, "invented");

@@ -18,6 +18,10 @@ mod retention;
 mod since;
 
 mod build;
+mod filed;
+mod resident;
+mod rows;
+
 mod keeper;
 
 use std::path::Path;

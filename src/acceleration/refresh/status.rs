@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::acceleration::store::{Generation, Table};
 use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
 use super::progress::{Progress, Underway};
+use super::rows::Figures;
 
 /// Where a dataset is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +54,13 @@ pub struct Status {
 pub(super) struct Board {
     pub name: DatasetName,
     told: Mutex<Told>,
-    table: ArcSwapOption<Table>,
+    figures: ArcSwapOption<Figures>,
     asks: Mutex<Asks>,
     /// `refresh_sql` until the restart, where it was changed.
     sql: Mutex<Option<String>>,
     pub rung: Notify,
     /// The refresh that takes rows now.
-    pub underway: Underway,
+    pub underway: Arc<Underway>,
 }
 
 struct Told {
@@ -128,40 +128,36 @@ impl Board {
         Arc::new(Self {
             name,
             told: Mutex::new(told),
-            table: ArcSwapOption::empty(),
+            figures: ArcSwapOption::empty(),
             asks: Mutex::default(),
             sql: Mutex::default(),
             rung: Notify::new(),
-            underway: Underway::default(),
+            underway: Arc::default(),
         })
     }
 
     pub(super) fn status(&self) -> Status {
-        let generation = self.generation();
+        let held = self.figures.load_full();
         let refreshes = lock(&self.asks).told();
         let told = lock(&self.told);
         Status {
             phase: told.phase,
             reason: told.reason.clone(),
             since: told.since,
-            rows: generation.as_ref().map_or(0, |generation| generation.rows()),
-            bytes: generation.as_ref().map_or(0, |generation| generation.bytes()),
-            generation: generation.as_ref().map(|generation| generation.number()),
+            rows: held.as_ref().map_or(0, |held| held.rows),
+            bytes: held.as_ref().map_or(0, |held| held.bytes),
+            generation: held.as_ref().map(|held| held.generation),
             last_refresh: told.last_refresh.map(|(ended, _)| ended),
             last_refresh_took: told.last_refresh.map(|(_, took)| took),
-            watermark: generation.and_then(|generation| generation.watermark()).map(moment),
+            watermark: held.and_then(|held| held.watermark).map(moment),
             watermark_before: told.watermark_before,
             progress: self.underway.progress(),
             refreshes,
         }
     }
 
-    fn generation(&self) -> Option<Arc<Generation>> {
-        self.table.load_full().and_then(|table| table.pin())
-    }
-
     fn watermark(&self) -> Option<SystemTime> {
-        self.generation().and_then(|generation| generation.watermark()).map(moment)
+        self.figures.load().as_ref().and_then(|held| held.watermark).map(moment)
     }
 
     /// A new phase; its reason stays until another is told, or all is well.
@@ -190,9 +186,9 @@ impl Board {
         told.watermark_before = told.watermark_at_begin;
     }
 
-    /// The table that the figures are of from now on.
-    pub(super) fn shows(&self, table: Arc<Table>) {
-        self.table.store(Some(table));
+    /// What queries read from now on.
+    pub(super) fn shows(&self, figures: Option<Figures>) {
+        self.figures.store(figures.map(Arc::new));
     }
 
     /// Joins an equal one that waits, or queues. Its number.

@@ -7,14 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::Session;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DFSchema;
 use datafusion::common::plan_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::{conjunction, expr_to_columns};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -27,8 +28,15 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
+/// A table that is kept here, and who answers a scan for which it has no row. Both have the same columns.
+#[derive(Debug)]
+pub(crate) struct OrSource {
+    local: Arc<dyn TableProvider>,
+    source: Arc<dyn TableProvider>,
+}
+
 /// What a scan asks of both sides.
-pub(super) struct Ask {
+struct Ask {
     schema: SchemaRef,
     /// Positions in the table of what is selected, and of what is only filtered by.
     columns: Vec<usize>,
@@ -45,10 +53,46 @@ struct ZeroResults {
     properties: Arc<PlanProperties>,
 }
 
+impl OrSource {
+    #[must_use]
+    pub(crate) fn new(local: Arc<dyn TableProvider>, source: Arc<dyn TableProvider>) -> Self {
+        Self { local, source }
+    }
+}
+
+#[async_trait]
+impl TableProvider for OrSource {
+    fn schema(&self) -> SchemaRef {
+        self.local.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Whether there are rows is decided after the filters, so they are applied here.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let ask = Ask::of(&self.schema(), projection, filters)?;
+        let local = self.local.scan(state, Some(&ask.columns), filters, None).await?;
+        let source = self.source.scan(state, Some(&ask.columns), filters, None).await?;
+        ask.either(state, local, source)
+    }
+}
+
 impl Ask {
     /// # Errors
     /// When a filter names a column that the table does not have.
-    pub(super) fn of(schema: &SchemaRef, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Self> {
+    fn of(schema: &SchemaRef, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Self> {
         let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let selected = columns.len();
         let mut named = std::collections::HashSet::new();
@@ -66,13 +110,9 @@ impl Ask {
         Ok(Self { schema, columns, selected, filter })
     }
 
-    pub(super) fn columns(&self) -> &Vec<usize> {
-        &self.columns
-    }
-
     /// # Errors
     /// When the source has other types, or the filter does not fit.
-    pub(super) fn either(
+    fn either(
         &self,
         state: &dyn Session,
         local: Arc<dyn ExecutionPlan>,

@@ -283,6 +283,11 @@ impl Sidecar {
         let _ = self.readers.shutdown(Duration::from_secs(1)).await;
         Finished { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
     }
+
+    /// SIGKILL, and gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a child process");
+    }
 }
 
 impl Drop for Sidecar {

@@ -26,8 +26,12 @@ fn published(generation: Arc<Generation>) -> Arc<Table> {
 fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(3);
     let context = SessionContext::new_with_config(config);
-    let provider = AcceleratedTable::new(Arc::clone(table), source);
-    context.register_table("rows", Arc::new(provider)).unwrap();
+    let local: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(table)));
+    let provider: Arc<dyn TableProvider> = match source {
+        Some(source) => Arc::new(OrSource::new(local, source)),
+        None => local,
+    };
+    context.register_table("rows", provider).unwrap();
     context
 }
 
@@ -184,7 +188,7 @@ fn a_query_sees_one_generation_however_often_it_scans() {
         let table = published(first);
         let (config, pins) = Pins::into_config(SessionConfig::new());
         let context = SessionContext::new_with_config(config);
-        let provider: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(&table), None));
+        let provider: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(&table)));
         context.register_table("rows", Arc::clone(&provider)).unwrap();
         let scan = || async { provider.scan(&context.state(), None, &[], None).await.unwrap() };
         let before = scan().await;
