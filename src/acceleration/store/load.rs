@@ -50,12 +50,6 @@ impl Load {
         self
     }
 
-    /// Rows and bytes that are in chunks by now, for a progress bar.
-    pub(crate) fn progress(&self) -> (usize, usize) {
-        let each = self.chunks.iter().map(|chunk| (chunk.rows(), chunk.bytes()));
-        each.fold((0, 0), |(rows, bytes), (more_rows, more_bytes)| (rows + more_rows, bytes + more_bytes))
-    }
-
     /// # Errors
     /// [`StoreError::Schema`] for other columns, [`StoreError::Memory`], [`StoreError::Time`].
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
