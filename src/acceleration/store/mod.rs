@@ -13,7 +13,7 @@ mod chunk;
 mod cut;
 mod hash;
 mod keys;
-mod shape;
+pub(crate) mod shape;
 mod time;
 
 mod generation;
@@ -41,6 +41,6 @@ pub(crate) use error::StoreError;
 pub(crate) use generation::Generation;
 pub(crate) use layout::{Key, Layout, OnConflict, Role, Time, TimeFormat};
 pub(crate) use load::Load;
-pub(crate) use pins::Pins;
+pub(crate) use pins::{Pins, Reads};
 pub(crate) use rebuild::{compacted, restored, without};
 pub(crate) use table::{AcceleratedTable, Table};

@@ -80,6 +80,14 @@ impl AcceleratedTable {
         Self { table, source }
     }
 
+    /// What its rows come from when they come from nowhere else; none where a source may answer.
+    pub(crate) fn alone(&self) -> Option<&Arc<Table>> {
+        match self.source {
+            None => Some(&self.table),
+            Some(_) => None,
+        }
+    }
+
     fn pieces(generation: &Generation, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Piece>> {
         if let Some(rows) = prune::found(generation, filters) {
             let piece = |(at, rows): (usize, Vec<u32>)| Piece::Rows(at, UInt32Array::from(rows));

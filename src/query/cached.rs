@@ -1,0 +1,223 @@
+//! Statements through the results cache: found there, shared with an equal one that runs, or run.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::{FutureExt, StreamExt};
+
+use super::admission::Turn;
+use super::cache::{Case, Entry, Flight, Joined, Look, Outcome, ResultsCache};
+use super::deadline::{Deadline, within};
+use super::engine::{Engine, Planned, Started, guarded};
+use super::{Batches, CacheStatus, Cached, QueryError, Request};
+
+/// An answer on its way out.
+pub(super) struct Reply {
+    pub schema: SchemaRef,
+    pub batches: Batches,
+    pub cached: Option<Cached>,
+}
+
+impl Engine {
+    /// Answers from the cache where it may, else runs the statement. The turn is given back as soon as it is not
+    /// needed: a cached answer needs none, and who waits for another's run has the other's.
+    pub(super) async fn consult(
+        &self,
+        cache: &ResultsCache,
+        request: &Request,
+        deadline: Option<Deadline>,
+        turn: Turn,
+    ) -> Result<Reply, QueryError> {
+        let planned = within(deadline, self.plan(request)).await?;
+        let Some(case) = self.case(cache, request, &planned) else {
+            refuse_run(request)?;
+            return self.run_alone(planned, deadline, turn, Some(Cached::bypass())).await;
+        };
+        let told = Told { cache, case: &case };
+        match cache.look(&case) {
+            Look::Hit(entry) => Ok(told.from_cache(&entry, CacheStatus::Hit)),
+            Look::Stale { entry, revalidate } => {
+                if revalidate {
+                    self.revalidate(cache, &case, planned, turn);
+                }
+                Ok(told.from_cache(&entry, CacheStatus::Stale))
+            }
+            Look::Miss { instead } => {
+                refuse_run(request)?;
+                let ran = self.run_shared(&told, planned, deadline, turn).await;
+                match (ran, instead) {
+                    (Err(error), Some(entry)) if is_of_the_surroundings(&error) => {
+                        tracing::debug!(%error, "answered with a stale result instead");
+                        Ok(told.from_cache(&entry, CacheStatus::Stale))
+                    }
+                    (ran, _) => ran,
+                }
+            }
+        }
+    }
+
+    fn case(&self, cache: &ResultsCache, request: &Request, planned: &Planned) -> Option<Case> {
+        if planned.parsed.explain.is_some() {
+            return None;
+        }
+        cache.case(request, &planned.plan, &|scan| self.federation.find(&scan.table_name.to_vec()).is_some())
+    }
+
+    /// Runs a statement for one client.
+    pub(super) async fn run_alone(
+        &self,
+        planned: Planned,
+        deadline: Option<Deadline>,
+        turn: Turn,
+        cached: Option<Cached>,
+    ) -> Result<Reply, QueryError> {
+        let Started { schema, batches, .. } = within(deadline, self.start(planned)).await?;
+        Ok(Reply { schema, batches: guarded(holding(batches, turn), deadline), cached })
+    }
+
+    /// Runs a statement for all who ask it now, or waits for such a run.
+    async fn run_shared(
+        &self,
+        told: &Told<'_>,
+        planned: Planned,
+        deadline: Option<Deadline>,
+        turn: Turn,
+    ) -> Result<Reply, QueryError> {
+        match told.cache.join(told.case) {
+            Joined::Hit(entry) => Ok(told.from_cache(&entry, CacheStatus::Hit)),
+            Joined::Lead(lead) => {
+                let flight = lead.launch(self.work(planned, turn).boxed());
+                let (schema, batches) = within(deadline, flight.stream()).await?;
+                Ok(Reply { schema, batches: guarded(batches, deadline), cached: told.ran() })
+            }
+            Joined::Follow(flight) => {
+                drop(turn);
+                self.follow(told, flight, planned, deadline).await
+            }
+            Joined::Alone => self.run_alone(planned, deadline, turn, told.ran()).await,
+        }
+    }
+
+    async fn follow(
+        &self,
+        told: &Told<'_>,
+        flight: Arc<Flight>,
+        planned: Planned,
+        deadline: Option<Deadline>,
+    ) -> Result<Reply, QueryError> {
+        match within(deadline, flight.outcome().map(Ok)).await? {
+            Outcome::Done(schema, batches) => Ok(told.shared(schema, batches)),
+            Outcome::Failed(error) => Err(error),
+            Outcome::Unshared => {
+                // What it holds is not for this one.
+                drop(flight);
+                let turn = self.running.enter(deadline).await?;
+                self.run_alone(planned, deadline, turn, told.ran()).await
+            }
+        }
+    }
+
+    /// Fetches a stale result anew, once for all who find it stale.
+    fn revalidate(&self, cache: &ResultsCache, case: &Case, planned: Planned, turn: Turn) {
+        let Joined::Lead(lead) = cache.join(case) else { return };
+        metrics::counter!("results_cache_swr_background_query_count").increment(1);
+        let flight = lead.launch(self.work(planned, turn).boxed());
+        cache.scope().spawn("results cache refresh", async move {
+            if let Outcome::Failed(error) = flight.outcome().await {
+                tracing::debug!(%error, "a stale result was not fetched anew");
+            }
+        });
+    }
+
+    /// The run of a statement, by itself: whoever began it may go away.
+    fn work(
+        &self,
+        planned: Planned,
+        turn: Turn,
+    ) -> impl Future<Output = Result<Started, QueryError>> + Send + use<> {
+        let engine = self.clone();
+        async move {
+            let started = engine.start(planned).await?;
+            Ok(Started { batches: holding(started.batches, turn), ..started })
+        }
+    }
+}
+
+/// How the answers to one statement are told.
+struct Told<'a> {
+    cache: &'a ResultsCache,
+    case: &'a Case,
+}
+
+impl Told<'_> {
+    fn from_cache(&self, entry: &Arc<Entry>, status: CacheStatus) -> Reply {
+        let cached = self.cached(status, Some(entry));
+        let (schema, held) = (Arc::clone(&entry.schema), Arc::clone(entry));
+        // The entry is held, and its memory with it, until the last batch is taken.
+        let batches = (0..entry.batches.len()).map(move |at| Ok(held.batches[at].clone()));
+        Reply { schema, batches: futures::stream::iter(batches).boxed(), cached: Some(cached) }
+    }
+
+    /// The result of another's run.
+    fn shared(&self, schema: SchemaRef, batches: Vec<RecordBatch>) -> Reply {
+        let batches = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
+        Reply { schema, batches, cached: Some(self.cached(CacheStatus::Hit, None)) }
+    }
+
+    /// Of an answer that is being computed.
+    fn ran(&self) -> Option<Cached> {
+        let status = match self.case.may_read() {
+            true => CacheStatus::Miss,
+            false => CacheStatus::Bypass,
+        };
+        Some(self.cached(status, None))
+    }
+
+    fn cached(&self, status: CacheStatus, entry: Option<&Entry>) -> Cached {
+        Cached {
+            status,
+            scope: Some(self.case.scope()),
+            has_client_key: self.case.has_client_key(),
+            freshness: self.cache.freshness(self.case, entry),
+        }
+    }
+}
+
+/// # Errors
+/// [`QueryError::NotCached`] for a request that wants no run.
+pub(super) fn refuse_run(request: &Request) -> Result<(), QueryError> {
+    match request.cache.only_if_cached {
+        true => Err(QueryError::NotCached),
+        false => Ok(()),
+    }
+}
+
+/// The same batches; the turn ends with them.
+pub(super) fn holding(batches: Batches, turn: Turn) -> Batches {
+    batches
+        .inspect(move |_| {
+            let _held = &turn;
+        })
+        .boxed()
+}
+
+/// Whether the statement might be answered at another moment: then an older answer is better than none.
+fn is_of_the_surroundings(error: &QueryError) -> bool {
+    match error {
+        QueryError::Upstream { source, .. } => !source.is_refusal(),
+        QueryError::NotReady { .. }
+        | QueryError::Timeout { .. }
+        | QueryError::QueueFull { .. }
+        | QueryError::QueueTimeout { .. }
+        | QueryError::ResourcesExhausted { .. }
+        | QueryError::Spill { .. }
+        | QueryError::Internal { .. } => true,
+        QueryError::Invalid { .. }
+        | QueryError::NotFound { .. }
+        | QueryError::ReadOnly { .. }
+        | QueryError::Unsupported { .. }
+        | QueryError::NotCached
+        | QueryError::Cancelled => false,
+    }
+}
