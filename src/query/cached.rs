@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::TableScan;
 use futures::{FutureExt, StreamExt};
 
 use super::admission::Turn;
@@ -20,6 +21,12 @@ pub(super) struct Reply {
 }
 
 impl Engine {
+    /// Answers a request that was planned before, where its result is there: without planning, and without a turn.
+    pub(super) fn recall(&self, cache: &ResultsCache, request: &Request) -> Option<Reply> {
+        let (case, entry) = cache.recall(request, self.federation.catalog_version())?;
+        Some(Told { cache, case: &case }.held(&entry, CacheStatus::Hit))
+    }
+
     /// Answers from the cache where it may, else runs the statement. The turn is given back as soon as it is not
     /// needed: a cached answer needs none, and who waits for another's run has the other's.
     pub(super) async fn consult(
@@ -29,19 +36,24 @@ impl Engine {
         deadline: Option<Deadline>,
         turn: Turn,
     ) -> Result<Reply, QueryError> {
+        let version = self.federation.catalog_version();
         let planned = within(deadline, self.plan(request)).await?;
-        let Some(case) = self.case(cache, request, &planned) else {
+        let Some(case) = self.case(cache, request, version, &planned) else {
             refuse_run(request)?;
             return self.run_alone(planned, deadline, turn, Some(Cached::bypass())).await;
         };
         let told = Told { cache, case: &case };
+        if !case.may_read() {
+            refuse_run(request)?;
+            return self.run_shared(&told, planned, deadline, turn).await;
+        }
         match cache.look(&case) {
-            Look::Hit(entry) => Ok(told.from_cache(&entry, CacheStatus::Hit)),
+            Look::Hit(entry) => Ok(told.held(&entry, CacheStatus::Hit)),
             Look::Stale { entry, revalidate } => {
                 if revalidate {
                     self.revalidate(cache, &case, planned, turn);
                 }
-                Ok(told.from_cache(&entry, CacheStatus::Stale))
+                Ok(told.held(&entry, CacheStatus::Stale))
             }
             Look::Miss { instead } => {
                 refuse_run(request)?;
@@ -49,7 +61,7 @@ impl Engine {
                 match (ran, instead) {
                     (Err(error), Some(entry)) if is_of_the_surroundings(&error) => {
                         tracing::debug!(%error, "answered with a stale result instead");
-                        Ok(told.from_cache(&entry, CacheStatus::Stale))
+                        Ok(told.held(&entry, CacheStatus::Stale))
                     }
                     (ran, _) => ran,
                 }
@@ -57,11 +69,12 @@ impl Engine {
         }
     }
 
-    fn case(&self, cache: &ResultsCache, request: &Request, planned: &Planned) -> Option<Case> {
+    fn case(&self, cache: &ResultsCache, request: &Request, version: u64, planned: &Planned) -> Option<Case> {
         if planned.parsed.explain.is_some() {
             return None;
         }
-        cache.case(request, &planned.plan, &|scan| self.federation.find(&scan.table_name.to_vec()).is_some())
+        let is_dataset = |scan: &TableScan| self.federation.find(&scan.table_name.to_vec()).is_some();
+        cache.case(request, version, &planned.plan, &is_dataset)
     }
 
     /// Runs a statement for one client.
@@ -85,7 +98,7 @@ impl Engine {
         turn: Turn,
     ) -> Result<Reply, QueryError> {
         match told.cache.join(told.case) {
-            Joined::Hit(entry) => Ok(told.from_cache(&entry, CacheStatus::Hit)),
+            Joined::Hit(entry) => Ok(told.held(&entry, CacheStatus::Hit)),
             Joined::Lead(lead) => {
                 let flight = lead.launch(self.work(planned, turn).boxed());
                 let (schema, batches) = within(deadline, flight.stream()).await?;
@@ -120,7 +133,7 @@ impl Engine {
 
     /// Fetches a stale result anew, once for all who find it stale.
     fn revalidate(&self, cache: &ResultsCache, case: &Case, planned: Planned, turn: Turn) {
-        let Joined::Lead(lead) = cache.join(case) else { return };
+        let Some(lead) = cache.renew(case) else { return };
         metrics::counter!("results_cache_swr_background_query_count").increment(1);
         let flight = lead.launch(self.work(planned, turn).boxed());
         cache.scope().spawn("results cache refresh", async move {
@@ -151,7 +164,7 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn from_cache(&self, entry: &Arc<Entry>, status: CacheStatus) -> Reply {
+    fn held(&self, entry: &Arc<Entry>, status: CacheStatus) -> Reply {
         let cached = self.cached(status, Some(entry));
         let (schema, held) = (Arc::clone(&entry.schema), Arc::clone(entry));
         // The entry is held, and its memory with it, until the last batch is taken.

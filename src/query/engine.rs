@@ -115,13 +115,18 @@ impl Engine {
         let id = QueryId::random();
         let deadline = self.deadline();
         let begun = Instant::now();
-        let turn = self.running.enter(deadline).await.inspect_err(|error| {
-            tracing::debug!(query = %id, %error, "query refused");
-        })?;
-        metrics::counter!("query_executions").increment(1);
-        let answer = match &self.cache {
-            Some(cache) => self.consult(cache, &request, deadline, turn).await,
-            None => self.run_uncached(&request, deadline, turn).await,
+        let answer = match self.cache.as_ref().and_then(|cache| self.recall(cache, &request)) {
+            Some(reply) => Ok(reply),
+            None => {
+                let turn = self.running.enter(deadline).await.inspect_err(|error| {
+                    tracing::debug!(query = %id, %error, "query refused");
+                })?;
+                metrics::counter!("query_executions").increment(1);
+                match &self.cache {
+                    Some(cache) => self.consult(cache, &request, deadline, turn).await,
+                    None => self.run_uncached(&request, deadline, turn).await,
+                }
+            }
         };
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         match answer {

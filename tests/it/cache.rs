@@ -193,17 +193,21 @@ async fn a_client_that_goes_away_takes_no_answer_from_others() {
     let upstream = upstream().await;
     let sidecar = start(&[Dataset::of("u", &upstream)], "enabled: true, item_ttl: 1h").await;
     upstream.clear();
-    upstream.inject(Method::DoGet, 1, Fault::Delay(Duration::from_millis(1_500)));
+    upstream.inject(Method::DoGet, 1, Fault::Delay(Duration::from_secs(4)));
     let sql = "select sum(id) as s from u";
-    let impatient = async {
-        let asked = ask(&sidecar, sql, &[]);
-        assert!(tokio::time::timeout(Duration::from_millis(500), asked).await.is_err(), "answered at once");
+    let mut impatient = Box::pin(ask(&sidecar, sql, &[]));
+    let is_upstream = sidecar.wait_until("the first is upstream", async || upstream.count(Method::DoGet) > 0);
+    tokio::select! {
+        told = &mut impatient => panic!("answered at once: {told:?}"),
+        () = is_upstream => {}
+    }
+    let leave = async {
+        let both = async || metric(&sidecar, "results_cache_misses").await == 2.0;
+        sidecar.wait_until("the second waits", both).await;
+        drop(impatient);
     };
-    let patient = async {
-        sidecar.wait_until("the first is upstream", async || !upstream.statements().is_empty()).await;
-        ask(&sidecar, sql, &[]).await
-    };
-    let ((), told) = futures::join!(impatient, patient);
+    let (told, ()) = futures::join!(ask(&sidecar, sql, &[]), leave);
+    assert_eq!(upstream.statements().len(), 1, "{:#?}", upstream.statements());
     assert_eq!((told.code, told.body.as_str()), (200, r#"[{"s":499500}]"#), "{told:?}");
 }
 
@@ -234,6 +238,24 @@ async fn what_reads_an_upstream_is_cached_where_the_spicepod_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_table_of_the_same_name_has_other_results() {
+    let upstream = upstream().await;
+    let dataset = Dataset::of("t", &upstream).accelerated("").field("on_schema_change: drop_and_recreate");
+    let sidecar = start(&[dataset], "").await;
+    let sql = "select * from t order by id limit 1";
+    for expected in ["MISS", "HIT"] {
+        let told = ask(&sidecar, sql, &[]).await;
+        assert_eq!((told.status.as_str(), told.body.as_str()), (expected, r#"[{"id":0,"g":1}]"#));
+    }
+    upstream.replace("t", batch([("id", std::sync::Arc::new(Int64Array::from(vec![7])) as ArrayRef)]));
+    refresh(&sidecar).await;
+    for expected in ["MISS", "HIT"] {
+        let told = ask(&sidecar, sql, &[]).await;
+        assert_eq!((told.status.as_str(), told.body.as_str()), (expected, r#"[{"id":7}]"#));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_that_may_ask_its_source_counts_as_upstream() {
     let upstream = upstream().await;
     let dataset = Dataset::of("t", &upstream).accelerated("on_zero_results: use_source");
@@ -252,9 +274,8 @@ async fn a_stale_result_is_answered_and_fetched_anew_once() {
     assert_eq!(first.control, "max-age=0, stale-while-revalidate=3600");
     upstream.replace("u", numbered(2));
     upstream.clear();
-    upstream.inject(Method::DoGet, 1, Fault::Delay(Duration::from_millis(1_000)));
-    for _ in 0..5 {
-        let told = ask(&sidecar, sql, &[]).await;
+    upstream.inject(Method::DoGet, 1, Fault::Delay(Duration::from_secs(3)));
+    for told in futures::future::join_all((0..5).map(|_| ask(&sidecar, sql, &[]))).await {
         assert_eq!((told.status.as_str(), told.body.as_str()), ("STALE", r#"[{"g":1}]"#), "{told:?}");
     }
     assert_eq!(metric(&sidecar, "results_cache_swr_background_query_count").await, 1.0);

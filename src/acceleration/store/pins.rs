@@ -67,10 +67,8 @@ impl Reads {
 
 impl PartialEq for Reads {
     fn eq(&self, other: &Self) -> bool {
-        let is_same = |((a, read), (b, other)): (&(Weak<Table>, u64), &(Weak<Table>, u64))| {
-            a.ptr_eq(b) && read == other
-        };
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(is_same)
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|((a, read), (b, other))| a.ptr_eq(b) && read == other)
     }
 }
 

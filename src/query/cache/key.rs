@@ -15,7 +15,9 @@ use crate::query::{Parameters, Request};
 /// What a key takes beside the text of its statement, in bytes: the nodes and schemas of a plan.
 const KEY_BYTES: usize = 4 << 10;
 /// What a plan takes for each byte of the text that it came from.
-const PLAN_BYTES_PER_BYTE: usize = 16;
+const PLAN_BYTES_PER_BYTE: usize = 8;
+/// Statements whose keys would take more, in bytes, are not cached.
+const KEY_BYTES_MAX: usize = 512 << 10;
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,8 +40,11 @@ enum Statement {
 }
 
 impl Key {
-    /// None where the parts of a plan cannot be taken apart, which then has no key.
+    /// None where the key would be too large, or the plan cannot be taken apart.
     pub(super) fn of(by: KeyBy, request: &Request, plan: &LogicalPlan) -> Option<Self> {
+        if Self::bytes(request) > KEY_BYTES_MAX {
+            return None;
+        }
         let statement = match by {
             KeyBy::Sql => Statement::Sql { sql: request.sql.clone(), parameters: shown(&request.parameters) },
             KeyBy::Plan => Statement::Plan(Box::new(without_sources(plan.clone())?)),
@@ -59,12 +64,13 @@ impl Key {
 
     /// About what the key of this request takes, in bytes.
     pub(super) fn bytes(request: &Request) -> usize {
-        KEY_BYTES + PLAN_BYTES_PER_BYTE * request.sql.len()
+        let text = request.sql.len() + shown(&request.parameters).len();
+        PLAN_BYTES_PER_BYTE.saturating_mul(text).saturating_add(KEY_BYTES)
     }
 }
 
 /// As JSON: a list and an object differ, and so do `1` and `"1"`.
-fn shown(parameters: &Parameters) -> String {
+pub(super) fn shown(parameters: &Parameters) -> String {
     match parameters {
         Parameters::None => String::new(),
         Parameters::Positional(values) => serde_json::Value::from(values.clone()).to_string(),

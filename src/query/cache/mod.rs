@@ -12,6 +12,7 @@ mod wishes;
 
 mod basis;
 mod key;
+mod memo;
 mod reading;
 
 mod collect;
@@ -21,11 +22,12 @@ mod store;
 mod flight;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -39,6 +41,7 @@ use crate::task;
 use basis::Basis;
 use collect::Collector;
 use flight::{Listed, Progress, Rest, Stage};
+use memo::Memo;
 use policy::{Age, Lifetime, Verdict};
 use reading::Reading;
 use store::Store;
@@ -50,7 +53,9 @@ pub use wishes::{CacheWishes, ClientKey, Principal, Scope};
 
 use CacheKeyType as KeyBy;
 
-const BYTES_MAX_DEFAULT: u64 = 128 << 20;
+const BYTES_MAX_DEFAULT: usize = 128 << 20;
+/// Where no size is set the cache takes no more than this part of the memory limit.
+const MEMORY_PART: usize = 8;
 const FRESH_DEFAULT: Duration = Duration::from_secs(1);
 /// No result takes more than this part of the cache.
 const ENTRY_PART: usize = 4;
@@ -76,7 +81,10 @@ struct Inner {
     running: Arc<Mutex<Running>>,
     flights: AtomicU64,
     clock: Clock,
-    large: moka::sync::Cache<Key, ()>,
+    /// By hash: one that is taken for another is only run alone.
+    large: moka::sync::Cache<u64, ()>,
+    hasher: RandomState,
+    memo: Memo,
     /// Always empty: the registration in the memory pool that entries share.
     account: MemoryReservation,
     scope: task::Scope,
@@ -155,8 +163,10 @@ impl ResultsCache {
         scope: task::Scope,
         clock: Clock,
     ) -> Option<Self> {
-        let bytes_max = settings.max_size.map_or(BYTES_MAX_DEFAULT, |size| size.bytes());
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let bytes_max = match settings.max_size {
+            Some(size) => usize::try_from(size.bytes()).unwrap_or(usize::MAX),
+            None => bytes_max_by_default(pool),
+        };
         if settings.enabled == Some(false) || bytes_max == 0 {
             return None;
         }
@@ -176,17 +186,37 @@ impl ResultsCache {
             flights: AtomicU64::new(0),
             clock,
             large,
+            hasher: RandomState::new(),
+            memo: Memo::new(),
             account: MemoryConsumer::new("results cache").register(pool),
             scope,
         };
         Some(Self { inner: Arc::new(inner) })
     }
 
+    /// A result for a request that was planned before, while `version` was the catalog's and since; only one that
+    /// needs nothing else done. Counted when there is one.
+    pub(super) fn recall(&self, request: &Request, version: u64) -> Option<(Case, Arc<Entry>)> {
+        if !request.cache.may_read() {
+            return None;
+        }
+        let case = self.inner.memo.recall(request, version)?;
+        match self.inner.find(&case) {
+            Look::Hit(entry) => {
+                metrics::counter!("results_cache_requests").increment(1);
+                metrics::counter!("results_cache_hits").increment(1);
+                Some((case, entry))
+            }
+            _ => None,
+        }
+    }
+
     /// What the cache must know of a statement; none where its result is not cached. `is_dataset` knows the names of
-    /// datasets.
+    /// datasets. The catalog had `version` before it was planned.
     pub(super) fn case(
         &self,
         request: &Request,
+        version: u64,
         plan: &LogicalPlan,
         is_dataset: &dyn Fn(&TableScan) -> bool,
     ) -> Option<Case> {
@@ -198,7 +228,9 @@ impl ResultsCache {
             return None;
         }
         let key = Key::of(self.inner.by, request, plan)?;
-        Some(Case { key, reading, wishes: request.cache.clone(), bytes: Key::bytes(request) })
+        let case = Case { key, reading, wishes: request.cache.clone(), bytes: Key::bytes(request) };
+        self.inner.memo.learn(request, version, &case);
+        Some(case)
     }
 
     /// Looks for a result, and counts what was found.
@@ -221,7 +253,7 @@ impl ResultsCache {
     /// Joins the run of an equal statement, or begins one.
     pub(super) fn join(&self, case: &Case) -> Joined {
         let inner = &self.inner;
-        if inner.large.contains_key(&case.key) {
+        if inner.large.contains_key(&inner.hasher.hash_one(&case.key)) {
             return Joined::Alone;
         }
         let basis = Basis::now(&case.reading);
@@ -244,6 +276,20 @@ impl ResultsCache {
         }
     }
 
+    /// The right to fetch a stale result anew; none where somebody does, or did.
+    pub(super) fn renew(&self, case: &Case) -> Option<Lead> {
+        let basis = Basis::now(&case.reading);
+        let mut running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_running = |run: &Run| run.basis == basis && run.flight.strong_count() > 0;
+        if running.get(&case.key).is_some_and(is_running) {
+            return None;
+        }
+        match self.inner.find(case) {
+            Look::Hit(_) => None,
+            _ => Some(self.inner.lead(case, basis, &mut running)),
+        }
+    }
+
     /// How long an answer stays fresh, and then how long it is answered stale: for `Cache-Control`, where the spicepod
     /// sets a `stale_while_revalidate_ttl`. `entry` is none for an answer that is only being made.
     pub(super) fn freshness(&self, case: &Case, entry: Option<&Entry>) -> Option<(Duration, Duration)> {
@@ -261,6 +307,13 @@ impl ResultsCache {
     /// Where background refreshes run.
     pub(super) fn scope(&self) -> &task::Scope {
         &self.inner.scope
+    }
+}
+
+fn bytes_max_by_default(pool: &Arc<dyn MemoryPool>) -> usize {
+    match pool.memory_limit() {
+        MemoryLimit::Finite(limit) => BYTES_MAX_DEFAULT.min(limit / MEMORY_PART),
+        MemoryLimit::Infinite | MemoryLimit::Unknown => BYTES_MAX_DEFAULT,
     }
 }
 
@@ -355,7 +408,7 @@ impl Driver {
             match batch.map(|batch| self.collector.take(batch)) {
                 Ok(Ok(batch)) => self.sender.send_modify(|progress| progress.batches.push(batch)),
                 Ok(Err(batch)) => {
-                    self.inner.large.insert(self.listed.key.clone(), ());
+                    self.inner.large.insert(self.inner.hasher.hash_one(&self.listed.key), ());
                     self.rest.put(futures::stream::iter([Ok(batch)]).chain(batches).boxed());
                     return Stage::TooLarge;
                 }

@@ -91,6 +91,8 @@ struct World {
     ahead: Arc<Mutex<Duration>>,
     began: Instant,
     tables: Vec<Arc<Table>>,
+    /// Of the catalog.
+    version: u64,
     /// The number that was given last: every change takes the next.
     last: i64,
     kept: [i64; 2],
@@ -98,6 +100,8 @@ struct World {
     upstream: Arc<Mutex<Vec<(i64, Instant)>>>,
     runs: Vec<Begun>,
     hits: usize,
+    /// Those among them that were not planned.
+    recalled: usize,
 }
 
 fn numbers(values: &[i64]) -> RecordBatch {
@@ -147,11 +151,13 @@ impl World {
             ahead,
             began,
             tables: Vec::new(),
+            version: 0,
             last: 0,
             kept: [0; 2],
             upstream,
             runs: Vec::new(),
             hits: 0,
+            recalled: 0,
         };
         (0..2).for_each(|at| world.replace(at));
         world
@@ -187,6 +193,7 @@ impl World {
         let provider: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(&table), None));
         let _ = self.context.deregister_table(name(at)).unwrap();
         let _ = self.context.register_table(name(at), provider).unwrap();
+        self.version += 1;
         match self.tables.get_mut(at) {
             Some(held) => *held = table,
             None => self.tables.push(table),
@@ -208,7 +215,8 @@ impl World {
         let sql = STATEMENTS[statement].0;
         let plan = self.context.state().create_logical_plan(sql).await.unwrap();
         let request = Request { cache: wishes.clone(), ..Request::new(sql) };
-        let case = self.cache.case(&request, &plan, &|scan| scan.table_name.table() == "u").unwrap();
+        let case =
+            self.cache.case(&request, self.version, &plan, &|scan| scan.table_name.table() == "u").unwrap();
         (case, plan)
     }
 
@@ -237,6 +245,11 @@ impl World {
     }
 
     async fn ask(&mut self, statement: usize, wishes: &CacheWishes) {
+        let request = Request { cache: wishes.clone(), ..Request::new(STATEMENTS[statement].0) };
+        if let Some((_, entry)) = self.cache.recall(&request, self.version) {
+            self.recalled += 1;
+            return self.check(statement, &entry, wishes.max_age.unwrap_or(FRESH).min(FRESH));
+        }
         let (case, plan) = self.case(statement, wishes).await;
         match self.cache.look(&case) {
             Look::Hit(entry) => self.check(statement, &entry, wishes.max_age.unwrap_or(FRESH).min(FRESH)),
@@ -350,12 +363,13 @@ fn what_is_asked_again_is_a_hit_until_something_changes() {
     alone(async {
         let mut world = World::new();
         let plain = CacheWishes::default();
-        for statement in 0..STATEMENTS.len() {
+        for (statement, (sql, _)) in STATEMENTS.iter().enumerate() {
             world.ask(statement, &plain).await;
             world.end(0).await;
             world.ask(statement, &plain).await;
-            assert_eq!(world.hits, statement + 1, "{}", STATEMENTS[statement].0);
+            assert_eq!(world.hits, statement + 1, "{sql}");
         }
+        assert_eq!(world.recalled, STATEMENTS.len(), "a statement was planned twice");
         world.publish(1);
         world.ask(0, &plain).await;
         assert_eq!((world.hits, world.runs.len()), (5, 0), "`a` did not change");
@@ -364,6 +378,10 @@ fn what_is_asked_again_is_a_hit_until_something_changes() {
         world.pass(FRESH + STALE);
         world.ask(3, &plain).await;
         assert_eq!((world.hits, world.runs.len()), (5, 2), "the upstream's is too old");
+        world.end(0).await;
+        world.replace(0);
+        world.ask(0, &plain).await;
+        assert_eq!((world.hits, world.runs.len()), (5, 2), "`a` is another table");
         world.settle().await;
     });
 }
@@ -379,6 +397,26 @@ fn a_result_that_is_outdated_when_it_is_whole_is_not_kept() {
         assert_eq!(world.cache.inner.store.bytes(), 0);
         world.ask(0, &plain).await;
         assert_eq!((world.hits, world.runs.len()), (0, 1));
+        world.settle().await;
+    });
+}
+
+#[test]
+fn a_stale_result_is_fetched_anew_once() {
+    alone(async {
+        let mut world = World::new();
+        world.ask(3, &CacheWishes::default()).await;
+        world.end(0).await;
+        world.pass(FRESH);
+        let (case, plan) = world.case(3, &CacheWishes::default()).await;
+        assert!(matches!(world.cache.look(&case), Look::Stale { revalidate: true, .. }));
+        let (go, gone) = oneshot::channel();
+        let flight = world.cache.renew(&case).unwrap().launch(world.work(3, plan, gone));
+        assert!(world.cache.renew(&case).is_none(), "it is on its way");
+        go.send(()).unwrap();
+        assert!(matches!(flight.outcome().await, Outcome::Done(..)));
+        assert!(world.cache.renew(&case).is_none(), "it is fresh");
+        assert!(matches!(world.cache.look(&case), Look::Hit(_)));
         world.settle().await;
     });
 }
@@ -454,7 +492,7 @@ fn the_cache_stays_within_its_size() {
         for at in 0..40 {
             let sql = format!("SELECT g + {at} FROM a");
             let plan = world.context.state().create_logical_plan(&sql).await.unwrap();
-            let case = cache.case(&Request::new(sql), &plan, &|_| false).unwrap();
+            let case = cache.case(&Request::new(sql), 0, &plan, &|_| false).unwrap();
             let Joined::Lead(lead) = cache.join(&case) else { panic!("nobody runs it") };
             let batch = numbers(&(0..2_000).collect::<Vec<_>>());
             let schema = batch.schema();
@@ -483,13 +521,16 @@ fn nothing_is_kept_where_nothing_may_be() {
         let cache = ResultsCache::new(&Settings::default(), &pool, world.scope.clone()).unwrap();
         let plan = world.context.state().create_logical_plan("SELECT g FROM u").await.unwrap();
         let is_dataset = |scan: &TableScan| scan.table_name.table() == "u";
-        assert!(cache.case(&Request::new("SELECT g FROM u"), &plan, &is_dataset).is_none(), "not asked for");
+        assert!(
+            cache.case(&Request::new("SELECT g FROM u"), 0, &plan, &is_dataset).is_none(),
+            "not asked for"
+        );
         let plan = world.context.state().create_logical_plan("SELECT g FROM a").await.unwrap();
         let request = Request::new("SELECT g FROM a");
-        assert!(cache.case(&request, &plan, &is_dataset).is_some());
+        assert!(cache.case(&request, 0, &plan, &is_dataset).is_some());
         let no_store = CacheWishes { no_store: true, ..CacheWishes::default() };
         let request = Request { cache: no_store, ..request };
-        assert!(cache.case(&request, &plan, &is_dataset).is_none());
+        assert!(cache.case(&request, 0, &plan, &is_dataset).is_none());
         world.settle().await;
     });
 }
