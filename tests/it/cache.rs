@@ -365,6 +365,20 @@ async fn results_that_are_too_large_pass_through_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_largest_statements_are_hits_too() {
+    let upstream = upstream().await;
+    let sidecar = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
+    let chain = (0..2_400).map(|at| format!("id <> -{at}")).collect::<Vec<_>>().join(" and ");
+    let union = vec!["select g from t where id = 1"; 200].join(" union all ");
+    let deep = format!("select {} 1 {} as n from t limit 1", "(".repeat(45), ")".repeat(45));
+    for sql in [format!("select count(*) as n from t where {chain}"), union, deep] {
+        assert_eq!(status(&sidecar, &sql, &[]).await, "MISS");
+        assert_eq!(status(&sidecar, &sql, &[]).await, "HIT");
+        assert_eq!(status(&sidecar, &format!("{sql} -- as a plan"), &[]).await, "HIT");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn flight_says_the_same_in_metadata() {
     let upstream = upstream().await;
     let sidecar = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;

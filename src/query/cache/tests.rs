@@ -512,7 +512,7 @@ fn the_cache_stays_within_its_size() {
 
 #[test]
 fn nothing_is_kept_where_nothing_may_be() {
-    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1));
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(POOL_BYTES));
     for settings in [Settings { enabled: Some(false), ..Settings::default() }, settings(0)] {
         assert!(ResultsCache::new(&settings, &pool, task::Scope::new()).is_none());
     }
