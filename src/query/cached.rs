@@ -8,7 +8,7 @@ use datafusion::logical_expr::TableScan;
 use futures::{FutureExt, StreamExt};
 
 use super::admission::Turn;
-use super::cache::{Case, Entry, Flight, Joined, Look, Outcome, ResultsCache};
+use super::cache::{Case, Entry, Flight, Found, Joined, Look, Outcome, ResultsCache};
 use super::deadline::{Deadline, within};
 use super::engine::{Engine, Planned, Started, guarded};
 use super::{Batches, CacheStatus, Cached, QueryError, Request};
@@ -51,12 +51,12 @@ impl Engine {
             Look::Hit(entry) => Ok(told.held(&entry, CacheStatus::Hit)),
             Look::Stale { entry, revalidate } => {
                 if revalidate {
-                    self.revalidate(cache, &case, planned, turn);
+                    self.revalidate(cache, &case, planned, deadline, turn);
                 }
                 Ok(told.held(&entry, CacheStatus::Stale))
             }
             Look::Miss { instead } => {
-                refuse_run(request)?;
+                refuse_run(request).inspect_err(|_| cache.count(Found::Miss))?;
                 let ran = self.run_shared(&told, planned, deadline, turn).await;
                 match (ran, instead) {
                     (Err(error), Some(entry)) if is_of_the_surroundings(&error) => {
@@ -97,9 +97,13 @@ impl Engine {
         deadline: Option<Deadline>,
         turn: Turn,
     ) -> Result<Reply, QueryError> {
-        match told.cache.join(told.case) {
-            Joined::Hit(entry) => Ok(told.held(&entry, CacheStatus::Hit)),
+        match told.cache.join(told.case, deadline.map(|deadline| deadline.timeout)) {
+            Joined::Hit(entry) => {
+                told.count(Found::Hit);
+                Ok(told.held(&entry, CacheStatus::Hit))
+            }
             Joined::Lead(lead) => {
+                told.count(Found::Miss);
                 let flight = lead.launch(self.work(planned, turn).boxed());
                 let (schema, batches) = within(deadline, flight.stream()).await?;
                 Ok(Reply { schema, batches: guarded(batches, deadline), cached: told.ran() })
@@ -108,7 +112,10 @@ impl Engine {
                 drop(turn);
                 self.follow(told, flight, planned, deadline).await
             }
-            Joined::Alone => self.run_alone(planned, deadline, turn, told.ran()).await,
+            Joined::Alone => {
+                told.count(Found::Miss);
+                self.run_alone(planned, deadline, turn, told.ran()).await
+            }
         }
     }
 
@@ -119,7 +126,9 @@ impl Engine {
         planned: Planned,
         deadline: Option<Deadline>,
     ) -> Result<Reply, QueryError> {
-        match within(deadline, flight.outcome().map(Ok)).await? {
+        let outcome = within(deadline, flight.outcome().map(Ok)).await;
+        told.count(if matches!(outcome, Ok(Outcome::Done(..))) { Found::Hit } else { Found::Miss });
+        match outcome? {
             Outcome::Done(schema, batches) => Ok(told.shared(schema, batches)),
             Outcome::Failed(error) => Err(error),
             Outcome::Unshared => {
@@ -132,12 +141,20 @@ impl Engine {
     }
 
     /// Fetches a stale result anew, once for all who find it stale.
-    fn revalidate(&self, cache: &ResultsCache, case: &Case, planned: Planned, turn: Turn) {
+    fn revalidate(
+        &self,
+        cache: &ResultsCache,
+        case: &Case,
+        planned: Planned,
+        deadline: Option<Deadline>,
+        turn: Turn,
+    ) {
         let Some(lead) = cache.renew(case) else { return };
         metrics::counter!("results_cache_swr_background_query_count").increment(1);
         let flight = lead.launch(self.work(planned, turn).boxed());
         cache.scope().spawn("results cache refresh", async move {
-            if let Outcome::Failed(error) = flight.outcome().await {
+            let outcome = within(deadline, flight.outcome().map(Ok)).await;
+            if let Ok(Outcome::Failed(error)) | Err(error) = outcome {
                 tracing::debug!(%error, "a stale result was not fetched anew");
             }
         });
@@ -164,6 +181,13 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
+    /// Counts what became of the statement, if it was looked for.
+    fn count(&self, found: Found) {
+        if self.case.may_read() {
+            self.cache.count(found);
+        }
+    }
+
     fn held(&self, entry: &Arc<Entry>, status: CacheStatus) -> Reply {
         let cached = self.cached(status, Some(entry));
         let (schema, held) = (Arc::clone(&entry.schema), Arc::clone(entry));

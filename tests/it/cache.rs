@@ -179,6 +179,8 @@ async fn equal_queries_that_come_together_reach_the_upstream_once() {
     }
     assert_eq!(told.iter().filter(|told| told.status == "MISS").count(), 1, "{told:#?}");
     assert_eq!(upstream.statements().len(), 1, "{:#?}", upstream.statements());
+    assert_eq!(metric(&sidecar, "results_cache_misses").await, 1.0);
+    assert_eq!(metric(&sidecar, "results_cache_hits").await, 11.0);
 
     // A failure is everybody's, and nobody's after that.
     let other = "select max(id) as s from u";
@@ -203,7 +205,7 @@ async fn a_client_that_goes_away_takes_no_answer_from_others() {
         () = is_upstream => {}
     }
     let leave = async {
-        let both = async || metric(&sidecar, "results_cache_misses").await == 2.0;
+        let both = async || metric(&sidecar, "results_cache_requests").await == 2.0;
         sidecar.wait_until("the second waits", both).await;
         drop(impatient);
     };

@@ -98,6 +98,7 @@ type Running = HashMap<Key, Run>;
 
 struct Run {
     number: u64,
+    begun: Instant,
     /// As new as its result will be at least.
     basis: Basis,
     flight: Weak<Flight>,
@@ -123,6 +124,13 @@ pub(super) enum Look {
         /// May be answered when the statement cannot be run.
         instead: Option<Arc<Entry>>,
     },
+}
+
+/// For the metrics: whether a result was there, or had been asked for already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Hit,
+    Miss,
 }
 
 /// How a statement that is not in the cache is run.
@@ -204,7 +212,7 @@ impl ResultsCache {
         match self.inner.find(&case) {
             Look::Hit(entry) => {
                 metrics::counter!("results_cache_requests").increment(1);
-                metrics::counter!("results_cache_hits").increment(1);
+                self.count(Found::Hit);
                 Some((case, entry))
             }
             _ => None,
@@ -233,34 +241,46 @@ impl ResultsCache {
         Some(case)
     }
 
-    /// Looks for a result, and counts what was found.
+    /// Looks for a result. A miss is counted when it turns out to be one: an equal statement may run.
     pub(super) fn look(&self, case: &Case) -> Look {
         metrics::counter!("results_cache_requests").increment(1);
         let look = self.inner.find(case);
         match &look {
-            Look::Hit(_) => metrics::counter!("results_cache_hits").increment(1),
+            Look::Hit(_) => self.count(Found::Hit),
             Look::Stale { revalidate, .. } => {
-                metrics::counter!("results_cache_hits").increment(1);
+                self.count(Found::Hit);
                 if *revalidate {
                     metrics::counter!("results_cache_stale_swr_count").increment(1);
                 }
             }
-            Look::Miss { .. } => metrics::counter!("results_cache_misses").increment(1),
+            Look::Miss { .. } => {}
         }
         look
     }
 
-    /// Joins the run of an equal statement, or begins one.
-    pub(super) fn join(&self, case: &Case) -> Joined {
+    /// Counts what became of a look.
+    pub(super) fn count(&self, found: Found) {
+        match found {
+            Found::Hit => metrics::counter!("results_cache_hits").increment(1),
+            Found::Miss => metrics::counter!("results_cache_misses").increment(1),
+        }
+    }
+
+    /// Joins the run of an equal statement, or begins one. A run that has taken `patience` is left to those who wait
+    /// for it already: otherwise one that never ends could be kept alive by those who come.
+    pub(super) fn join(&self, case: &Case, patience: Option<Duration>) -> Joined {
         let inner = &self.inner;
         if inner.large.contains_key(&inner.hasher.hash_one(&case.key)) {
             return Joined::Alone;
         }
         let basis = Basis::now(&case.reading);
         let may_follow = policy::may_follow(!case.reading.is_upstream, inner.lifetime, &case.wishes);
+        let now = (inner.clock)();
+        let is_young =
+            |run: &Run| patience.is_none_or(|most| now.saturating_duration_since(run.begun) < most);
         let found = {
             let mut running = inner.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let run = running.get(&case.key).filter(|run| may_follow && run.basis == basis);
+            let run = running.get(&case.key).filter(|run| may_follow && run.basis == basis && is_young(run));
             match run.and_then(|run| run.flight.upgrade()) {
                 Some(flight) => flight,
                 // A run that has ended since the look has left its result.
@@ -357,7 +377,8 @@ impl Inner {
         let listed = Listed { running: Arc::clone(&self.running), key: case.key.clone(), number };
         let (rest, driver) = (Arc::default(), OnceLock::new());
         let flight = Arc::new(Flight { progress, rest, driver, listed });
-        let run = Run { number, basis: basis.clone(), flight: Arc::downgrade(&flight) };
+        let run =
+            Run { number, begun: (self.clock)(), basis: basis.clone(), flight: Arc::downgrade(&flight) };
         running.insert(case.key.clone(), run);
         let (is_upstream, bytes) = (case.reading.is_upstream, case.bytes);
         Lead { inner: Arc::clone(self), flight, sender, basis, is_upstream, bytes }

@@ -262,7 +262,7 @@ impl World {
     }
 
     async fn begin(&mut self, statement: usize, case: &Case, plan: LogicalPlan) {
-        match self.cache.join(case) {
+        match self.cache.join(case, None) {
             Joined::Hit(entry) => self.check(statement, &entry, FRESH),
             Joined::Lead(lead) => {
                 let (go, gone) = oneshot::channel();
@@ -427,9 +427,13 @@ fn a_leader_may_go_and_the_last_one_ends_the_run() {
         let world = World::new();
         let (case, plan) = world.case(0, &CacheWishes::default()).await;
         let (go, gone) = oneshot::channel();
-        let Joined::Lead(lead) = world.cache.join(&case) else { panic!("nobody runs it") };
+        let Joined::Lead(lead) = world.cache.join(&case, None) else { panic!("nobody runs it") };
         let leader = lead.launch(world.work(0, plan, gone));
-        let Joined::Follow(follower) = world.cache.join(&case) else { panic!("it runs") };
+        let Joined::Follow(follower) = world.cache.join(&case, None) else { panic!("it runs") };
+        world.pass(FRESH);
+        let late = world.cache.join(&case, Some(FRESH));
+        assert!(matches!(late, Joined::Lead(_)), "a run may not be kept alive for ever");
+        drop(late);
         drop(leader);
         go.send(()).unwrap();
         let Outcome::Done(_, batches) = follower.outcome().await else { panic!("the run was lost") };
@@ -438,7 +442,7 @@ fn a_leader_may_go_and_the_last_one_ends_the_run() {
 
         let (case, plan) = world.case(2, &CacheWishes::default()).await;
         let (go, gone) = oneshot::channel();
-        let Joined::Lead(lead) = world.cache.join(&case) else { panic!("nobody runs it") };
+        let Joined::Lead(lead) = world.cache.join(&case, None) else { panic!("nobody runs it") };
         let flight = lead.launch(world.work(2, plan, gone));
         tokio::task::yield_now().await;
         drop(flight);
@@ -454,7 +458,7 @@ fn a_result_that_grows_too_large_is_streamed_to_one_and_run_by_the_others() {
         let world = World::new();
         let (case, _) = world.case(0, &CacheWishes::default()).await;
         let (go, gone) = oneshot::channel::<()>();
-        let Joined::Lead(lead) = world.cache.join(&case) else { panic!("nobody runs it") };
+        let Joined::Lead(lead) = world.cache.join(&case, None) else { panic!("nobody runs it") };
         let part = numbers(&(0..10_000).collect::<Vec<_>>());
         let schema = part.schema();
         let work = async move {
@@ -463,7 +467,7 @@ fn a_result_that_grows_too_large_is_streamed_to_one_and_run_by_the_others() {
             Ok(Started { schema, batches, pins: None })
         };
         let flight = lead.launch(work.boxed());
-        let Joined::Follow(follower) = world.cache.join(&case) else { panic!("it runs") };
+        let Joined::Follow(follower) = world.cache.join(&case, None) else { panic!("it runs") };
         go.send(()).unwrap();
         let (_, mut batches) = Arc::clone(&flight).stream().await.unwrap();
         assert!(matches!(follower.outcome().await, Outcome::Unshared));
@@ -473,7 +477,7 @@ fn a_result_that_grows_too_large_is_streamed_to_one_and_run_by_the_others() {
             rows += batch.unwrap().num_rows();
         }
         assert_eq!(rows, 200_000);
-        assert!(matches!(world.cache.join(&case), Joined::Alone), "it is known to be too large");
+        assert!(matches!(world.cache.join(&case, None), Joined::Alone), "it is known to be too large");
         drop(batches);
         let budgets: usize = world.tables.iter().map(|table| table.pin().unwrap().bytes()).sum();
         assert_eq!(world.pool.reserved(), budgets, "the cache still holds memory");
@@ -493,7 +497,7 @@ fn the_cache_stays_within_its_size() {
             let sql = format!("SELECT g + {at} FROM a");
             let plan = world.context.state().create_logical_plan(&sql).await.unwrap();
             let case = cache.case(&Request::new(sql), 0, &plan, &|_| false).unwrap();
-            let Joined::Lead(lead) = cache.join(&case) else { panic!("nobody runs it") };
+            let Joined::Lead(lead) = cache.join(&case, None) else { panic!("nobody runs it") };
             let batch = numbers(&(0..2_000).collect::<Vec<_>>());
             let schema = batch.schema();
             let work = async move {
