@@ -129,7 +129,7 @@ impl Engine {
         let outcome = within(deadline, flight.outcome().map(Ok)).await;
         told.count(if matches!(outcome, Ok(Outcome::Done(..))) { Found::Hit } else { Found::Miss });
         match outcome? {
-            Outcome::Done(schema, batches) => Ok(told.shared(schema, batches)),
+            Outcome::Done(schema, batches) => Ok(told.shared(flight, schema, batches)),
             Outcome::Failed(error) => Err(error),
             Outcome::Unshared => {
                 // What it holds is not for this one.
@@ -196,10 +196,12 @@ impl Told<'_> {
         Reply { schema, batches: futures::stream::iter(batches).boxed(), cached: Some(cached) }
     }
 
-    /// The result of another's run.
-    fn shared(&self, schema: SchemaRef, batches: Vec<RecordBatch>) -> Reply {
-        let batches = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
-        Reply { schema, batches, cached: Some(self.cached(CacheStatus::Hit, None)) }
+    /// The result of another's run, which is held for its memory.
+    fn shared(&self, flight: Arc<Flight>, schema: SchemaRef, batches: Vec<RecordBatch>) -> Reply {
+        let batches = futures::stream::iter(batches.into_iter().map(Ok)).inspect(move |_| {
+            let _held = &flight;
+        });
+        Reply { schema, batches: batches.boxed(), cached: Some(self.cached(CacheStatus::Hit, None)) }
     }
 
     /// Of an answer that is being computed.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use tokio::sync::watch;
 
@@ -23,6 +24,8 @@ pub(super) struct Progress {
     pub schema: Option<SchemaRef>,
     pub batches: Vec<RecordBatch>,
     pub stage: Stage,
+    /// The memory of the batches, for as long as anybody may read them here.
+    pub held: Option<Arc<MemoryReservation>>,
 }
 
 #[derive(Default)]

@@ -20,6 +20,7 @@ mod entry;
 mod store;
 
 mod flight;
+mod lead;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -29,18 +30,14 @@ use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{LogicalPlan, TableScan};
-use futures::StreamExt;
-use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::engine::Started;
-use super::{QueryError, Request};
+use super::Request;
 use crate::config::{self, CacheKeyType, Eviction};
 use crate::task;
 
 use basis::Basis;
-use collect::Collector;
-use flight::{Listed, Progress, Rest, Stage};
+use flight::{Listed, Progress};
 use memo::Memo;
 use policy::{Age, Lifetime, Verdict};
 use reading::Reading;
@@ -49,6 +46,7 @@ use store::Store;
 pub(super) use entry::Entry;
 pub(super) use flight::{Flight, Outcome};
 pub(super) use key::Key;
+pub(super) use lead::Lead;
 pub use wishes::{CacheWishes, ClientKey, Principal, Scope};
 
 use CacheKeyType as KeyBy;
@@ -141,16 +139,6 @@ pub(super) enum Joined {
     Follow(Arc<Flight>),
     /// Not for others, and not kept.
     Alone,
-}
-
-/// The right to run a statement for all who ask it.
-pub(super) struct Lead {
-    inner: Arc<Inner>,
-    flight: Arc<Flight>,
-    sender: watch::Sender<Progress>,
-    basis: Basis,
-    is_upstream: bool,
-    bytes: usize,
 }
 
 impl ResultsCache {
@@ -382,83 +370,6 @@ impl Inner {
         running.insert(case.key.clone(), run);
         let (is_upstream, bytes) = (case.reading.is_upstream, case.bytes);
         Lead { inner: Arc::clone(self), flight, sender, basis, is_upstream, bytes }
-    }
-}
-
-impl Lead {
-    /// Begins the run; it ends when nobody holds the flight any more.
-    pub fn launch(self, work: BoxFuture<'static, Result<Started, QueryError>>) -> Arc<Flight> {
-        let Self { inner, flight, sender, basis, is_upstream, bytes } = self;
-        let (listed, rest) = (flight.listed.clone(), Arc::clone(&flight.rest));
-        let collector = Collector::new(inner.account.new_empty(), bytes, inner.entry_bytes_max);
-        let scope = inner.scope.clone();
-        let driver = Driver { inner, listed, rest, sender, basis, is_upstream, collector };
-        let owned = scope.spawn_owned("cached query", driver.run(work));
-        // It is launched once.
-        let _ = flight.driver.set(owned);
-        flight
-    }
-}
-
-/// Fetches the rows of a flight.
-struct Driver {
-    inner: Arc<Inner>,
-    listed: Listed,
-    rest: Arc<Rest>,
-    sender: watch::Sender<Progress>,
-    basis: Basis,
-    is_upstream: bool,
-    collector: Collector,
-}
-
-impl Driver {
-    async fn run(mut self, work: BoxFuture<'static, Result<Started, QueryError>>) {
-        let stage = self.collect(work).await;
-        // In this order: who does not find the flight finds the entry.
-        self.listed.remove();
-        self.sender.send_modify(|progress| progress.stage = stage);
-    }
-
-    async fn collect(&mut self, work: BoxFuture<'static, Result<Started, QueryError>>) -> Stage {
-        let Started { schema, mut batches, pins } = match work.await {
-            Ok(started) => started,
-            Err(error) => return Stage::Failed(error),
-        };
-        self.sender.send_modify(|progress| progress.schema = Some(schema));
-        while let Some(batch) = batches.next().await {
-            match batch.map(|batch| self.collector.take(batch)) {
-                Ok(Ok(batch)) => self.sender.send_modify(|progress| progress.batches.push(batch)),
-                Ok(Err(batch)) => {
-                    self.inner.large.insert(self.inner.hasher.hash_one(&self.listed.key), ());
-                    self.rest.put(futures::stream::iter([Ok(batch)]).chain(batches).boxed());
-                    return Stage::TooLarge;
-                }
-                Err(error) => return Stage::Failed(error),
-            }
-        }
-        let reads = pins.map(|pins| pins.reads()).unwrap_or_default();
-        self.keep(self.basis.clone().having_read(reads));
-        Stage::Done
-    }
-
-    /// Keeps the whole result, if a run that began now would have it too.
-    fn keep(&self, basis: Basis) {
-        if !basis.is_current() {
-            metrics::counter!("results_cache_stale_rejections").increment(1);
-            return;
-        }
-        let progress = self.sender.borrow();
-        let Some(schema) = progress.schema.clone() else { return };
-        let entry = Entry {
-            schema,
-            batches: progress.batches.clone(),
-            bytes: self.collector.bytes(),
-            made: (self.inner.clock)(),
-            basis,
-            is_upstream: self.is_upstream,
-            _held: self.collector.held(),
-        };
-        self.inner.store.insert(self.listed.key.clone(), Arc::new(entry));
     }
 }
 

@@ -8,7 +8,8 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
-use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
@@ -16,6 +17,8 @@ use super::*;
 use crate::acceleration::Pins;
 use crate::acceleration::store::{AcceleratedTable, Budget, Layout, Load, Table};
 use crate::config::{ByteSize, ResultsCache as Settings};
+use crate::query::QueryError;
+use crate::query::engine::Started;
 
 const FRESH: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(5);
