@@ -15,7 +15,7 @@ use crate::acceleration::Acceleration;
 use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
-use crate::query::{Engine, Options, QueueOptions};
+use crate::query::{Engine, Options, QueueOptions, ResultsCache};
 use crate::secrets::Secrets;
 use crate::serve;
 use crate::serve::flight::FlightOptions;
@@ -208,8 +208,12 @@ impl App {
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
         let Plan { spicepod, federation, acceleration, resources, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
+        // Shared runs outlive the request that began them, as keepers do.
+        let pool = federation.memory_pool();
+        let cache = ResultsCache::new(&spicepod.runtime.results_cache, &pool, keepers.clone());
         let engine = Engine::new(federation.clone(), query_options(&spicepod.runtime))
-            .accelerated(acceleration.clone());
+            .accelerated(acceleration.clone())
+            .caching(cache);
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());

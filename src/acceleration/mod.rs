@@ -10,6 +10,6 @@ pub(crate) mod store;
 
 mod refresh;
 
-pub(crate) use store::Pins;
+pub(crate) use store::{AcceleratedTable, Pins, Reads, Table};
 
 pub use refresh::{Acceleration, Ask, AskError, AskMode, Phase, Progress, RefreshFailure, Refreshes, Status};

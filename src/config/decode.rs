@@ -12,10 +12,11 @@ use crate::name::DatasetName;
 use super::acceleration::{read_acceleration, read_ready_state, read_schema_change, read_time_column};
 use super::check::subject;
 use super::dataset_params::params;
+use super::results_cache::read_results_cache;
 use super::text::{list, nearest, shorten};
 use super::types::{
-    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, Spicepod, SpillCompression, TempDirectory,
-    View,
+    Dataset, LogLevel, Origin, QueryMemory, ResultsCache, Runtime, SecretStore, Spicepod, SpillCompression,
+    TempDirectory, View,
 };
 use super::yaml::{Node, Value};
 use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};
@@ -33,9 +34,11 @@ pub(super) fn decode(root: &Node, source: Arc<SourceFile>, problems: &mut Vec<Di
     secrets.reverse();
     let datasets = decoder.datasets(root);
     let views = decoder.views(root, &directory);
+    let mut runtime = runtime(root.get("runtime"));
+    runtime.results_cache = read_results_cache(&mut decoder, root.get("runtime"));
     Spicepod {
         name: root.get("name").and_then(Node::text).unwrap_or_default().to_owned(),
-        runtime: runtime(root.get("runtime")),
+        runtime,
         secrets,
         datasets,
         views,
@@ -215,7 +218,7 @@ pub(super) fn text(node: &Node, field: &str) -> Option<String> {
 }
 
 /// A field's text, parsed; absent when it is not of that form.
-fn parsed<T: FromStr>(node: Option<&Node>, field: &str) -> Option<T> {
+pub(super) fn parsed<T: FromStr>(node: Option<&Node>, field: &str) -> Option<T> {
     node?.get(field)?.text()?.parse().ok()
 }
 
@@ -237,6 +240,8 @@ fn runtime(node: Option<&Node>) -> Runtime {
         query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
         data_dir: section("params").and_then(|params| text(params, "data_dir")).map(PathBuf::from),
+        // Read by itself: it has advice to give.
+        results_cache: ResultsCache::default(),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
         shutdown_timeout: parsed(node, "shutdown_timeout"),
         output_level: level.and_then(|level| match level {

@@ -59,7 +59,7 @@ static RUNTIME: &[Field] = &[
     ),
     Field::built("auth", Fields(AUTH), "Who may ask."),
     Field::built("caching", Fields(CACHING), "Caches of answers."),
-    Field::renamed("results_cache", "caching.sql_results"),
+    Field::toggled("results_cache", RESULTS_CACHE, "The older name of `caching.sql_results`."),
     Field::switch("tls", TLS, true, "TLS of the front ends."),
     Field::not_yet("tracing", Fields(TRACING), "Traces sent to Zipkin."),
     Field::switch("telemetry", TELEMETRY, true, "Telemetry sent outward."),
@@ -178,7 +178,7 @@ static API_KEY: &[Field] = &[
 ];
 
 static CACHING: &[Field] = &[
-    Field::switch("sql_results", SQL_RESULTS, true, "Cache of query results."),
+    Field::toggled("sql_results", SQL_RESULTS, "Cache of query results."),
     Field::switch("search_results", CACHE, true, "Cache of search results."),
     Field::switch("embeddings", CACHE, true, "Cache of embeddings."),
 ];
@@ -186,29 +186,56 @@ static CACHING: &[Field] = &[
 const CACHE_ENABLED: Field = Field::built("enabled", Bool, "Whether the cache is used.");
 const CACHE_MAX_SIZE: Field = Field::built("max_size", Size(Zero::Allowed), "Memory of the cache.");
 const CACHE_TTL: Field = Field::built("item_ttl", Duration(Zero::Allowed), "How long an item is kept.");
-const CACHE_EVICTION: Field =
-    Field::built("eviction_policy", OneOf(&["lru", "tiny_lfu"]), "Which item goes first.");
+const CACHE_EVICTION: Field = Field::built(
+    "eviction_policy",
+    OneOf(&["lru", "tiny_lfu"]),
+    "Which item goes first when there is no room: the one not used for longest (default), or the one used least.",
+);
 const CACHE_HASHING: Field = Field::built(
     "hashing_algorithm",
     OneOf(&["xxh3", "xxh32", "xxh64", "xxh128", "siphash", "ahash", "blake3"]),
-    "How keys are hashed.",
+    "Taken from other spicepods; keys are compared whole here, however they are hashed.",
 );
 
 static CACHE: &[Field] = &[CACHE_ENABLED, CACHE_MAX_SIZE, CACHE_TTL, CACHE_EVICTION, CACHE_HASHING];
 
+const RESULTS_ENABLED: Field = Field::built(
+    "enabled",
+    Bool,
+    "When absent, results of accelerated data alone are cached, which is exact; `true` also caches statements that \
+     read an upstream, for `item_ttl`; `false` caches nothing.",
+);
+const RESULTS_TTL: Field = Field::built(
+    "item_ttl",
+    Duration(Zero::Allowed),
+    "How long a result that came from an upstream is fresh; default `1s`. Results of accelerated data stay as long as \
+     they are exact.",
+);
+
 static SQL_RESULTS: &[Field] = &[
-    CACHE_ENABLED,
-    CACHE_MAX_SIZE,
-    CACHE_TTL,
+    RESULTS_ENABLED,
+    Field::built("max_size", Size(Zero::Allowed), "Memory of the cache, at most; default `128MiB`."),
+    RESULTS_TTL,
     CACHE_EVICTION,
     CACHE_HASHING,
-    Field::built("cache_key_type", OneOf(&["plan", "sql"]), "What makes two queries the same."),
-    Field::built("encoding", OneOf(&["none", "zstd"]), "How results are stored."),
+    Field::built(
+        "cache_key_type",
+        OneOf(&["plan", "sql"]),
+        "What makes two statements the same: their plan (default), or their text.",
+    ),
+    Field::only("encoding", OneOf(&["none", "zstd"]), &["none"], "How results are stored."),
     Field::built(
         "stale_while_revalidate_ttl",
         Duration(Zero::Allowed),
-        "How long a stale result may be served while it is fetched anew.",
+        "How long after `item_ttl` a result is still answered while it is fetched anew; default `0s`.",
     ),
+];
+
+static RESULTS_CACHE: &[Field] = &[
+    RESULTS_ENABLED,
+    Field::built("cache_max_size", Size(Zero::Allowed), "Memory of the cache, at most; default `128MiB`."),
+    RESULTS_TTL,
+    CACHE_EVICTION,
 ];
 
 static TLS: &[Field] = &[

@@ -17,6 +17,7 @@ pub(crate) mod file;
 mod json_schema;
 mod origin;
 mod params;
+mod results_cache;
 mod schema;
 mod template;
 mod text;
@@ -40,8 +41,8 @@ pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
 pub use types::{
-    Connector, Dataset, LogLevel, Origin, Param, QueryMemory, Runtime, SecretStore, Spicepod,
-    SpillCompression, TempDirectory, View,
+    CacheKeyType, Connector, Dataset, Eviction, LogLevel, Origin, Param, QueryMemory, ResultsCache, Runtime,
+    SecretStore, Spicepod, SpillCompression, TempDirectory, View,
 };
 
 /// Bytes of a spicepod; a large one has a few ten thousand.

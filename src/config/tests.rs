@@ -98,6 +98,45 @@ fn a_good_spicepod() {
     assert_eq!(orders.at.line, 27);
 }
 
+/// The settings of the results cache under `runtime:`, and all warnings.
+fn results_cache(lines: &str) -> (ResultsCache, String) {
+    let pod = pod(&format!("{HEAD}runtime:\n{lines}")).unwrap_or_else(|problems| panic!("{problems}"));
+    let warnings = pod.shown_warnings();
+    (pod.runtime.results_cache, warnings)
+}
+
+#[test]
+fn the_results_cache_in_both_its_forms() {
+    let newer = "  caching:\n    sql_results: {enabled: true, max_size: 1MiB, item_ttl: 5s, eviction_policy: tiny_lfu, \
+                 cache_key_type: sql, encoding: none, stale_while_revalidate_ttl: 1m}\n";
+    let (read, warnings) = results_cache(newer);
+    assert_eq!((read.enabled, read.max_size), (Some(true), Some(ByteSize::new(1 << 20))));
+    assert_eq!((read.eviction, read.key), (Some(Eviction::TinyLfu), Some(CacheKeyType::Sql)));
+    let seconds = |ttl: Option<Duration>| ttl.map(|ttl| ttl.get().as_secs());
+    assert_eq!((seconds(read.item_ttl), seconds(read.stale_ttl)), (Some(5), Some(60)));
+    assert_eq!(warnings, "");
+
+    let (read, warnings) = results_cache("  results_cache: {cache_max_size: 2MB, item_ttl: 1s}\n");
+    assert_eq!((read.enabled, read.max_size), (None, Some(ByteSize::new(2_000_000))));
+    insta::assert_snapshot!("results_cache_older_form", warnings);
+}
+
+#[test]
+fn what_the_results_cache_does_not_do_is_said() {
+    let (read, warnings) = results_cache("  caching: {sql_results: {hashing_algorithm: xxh3}}\n");
+    assert_eq!(read.enabled, None);
+    insta::assert_snapshot!("results_cache_no_effect", warnings);
+    insta::assert_snapshot!(
+        "results_cache_refused",
+        said(
+            "runtime:\n  caching:\n    sql_results:\n      encoding: zstd\n      cache_max_size: 1MB\n  \
+             results_cache:\n    enabled: true\n"
+        )
+    );
+    let (read, _) = results_cache("  caching: {sql_results: {enabled: false, encoding: zstd}}\n");
+    assert_eq!(read.enabled, Some(false));
+}
+
 #[test]
 fn a_misspelt_field() {
     insta::assert_snapshot!(said_of_dataset("    accelaration:\n      enabled: true\n"));

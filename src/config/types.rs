@@ -63,11 +63,41 @@ pub struct Runtime {
     pub push_down: Option<bool>,
     /// `runtime.params.data_dir`: where datasets in files have their folders, relative to the spicepod's folder.
     pub data_dir: Option<PathBuf>,
+    pub results_cache: ResultsCache,
     /// `runtime.dataset_load_parallelism`: how many datasets are verified at a time.
     pub dataset_load_parallelism: Option<usize>,
     pub shutdown_timeout: Option<Duration>,
     /// `runtime.output_level`; `RUST_LOG` wins.
     pub output_level: Option<LogLevel>,
+}
+
+/// `runtime.caching.sql_results`, or `runtime.results_cache`, its older form.
+#[derive(Debug, Default, Clone)]
+pub struct ResultsCache {
+    /// When absent, only results of accelerated data are cached.
+    pub enabled: Option<bool>,
+    pub max_size: Option<ByteSize>,
+    pub item_ttl: Option<Duration>,
+    pub eviction: Option<Eviction>,
+    pub key: Option<CacheKeyType>,
+    /// `stale_while_revalidate_ttl`.
+    pub stale_ttl: Option<Duration>,
+}
+
+/// Which result goes first when there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// The one that was not used for longest.
+    Lru,
+    /// The one that is used least.
+    TinyLfu,
+}
+
+/// What makes two statements the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKeyType {
+    Plan,
+    Sql,
 }
 
 /// Memory and temporary files of queries.

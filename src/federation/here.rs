@@ -68,6 +68,7 @@ impl Federation {
     pub fn await_here(&self, name: &DatasetName, reason: Option<String>) {
         if let Some(entry) = self.entry(name) {
             entry.here.store(Arc::new(Here::Awaited(reason)));
+            self.inner.catalog.add();
         }
     }
 

@@ -33,7 +33,7 @@ use crate::name::DatasetName;
 use crate::task::Scope;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
-use registry::{Entry, Names};
+use registry::{Changes, Entry, Names};
 
 pub(crate) use pushdown::Note;
 pub use registry::{Reason, State};
@@ -97,6 +97,8 @@ pub struct Federation {
 
 struct Inner {
     context: SessionContext,
+    /// Of the tables that `context` plans over.
+    catalog: Changes,
     /// The remote tables alone.
     sources: SessionContext,
     /// Plans filters again, to prove them; knows functions, needs no tables.
@@ -126,10 +128,12 @@ impl Federation {
         options: Options,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (entries, names) = route::entries(datasets, views)?;
-        let context = registry::session(entries.iter().map(|entry| &entry.name), &options)
+        let catalog = Changes::default();
+        let context = registry::session(entries.iter().map(|entry| &entry.name), &options, &catalog)
             .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
-        let sources = registry::session(entries.iter().map(|entry| &entry.name), &options)
-            .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
+        let sources =
+            registry::session(entries.iter().map(|entry| &entry.name), &options, &Changes::default())
+                .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
         let groups = supervise::group(&entries);
         let planner = Arc::new(context.state());
         let views = tokio::sync::Mutex::default();
@@ -138,6 +142,7 @@ impl Federation {
         let changed = tokio::sync::Notify::new();
         let inner = Inner {
             context,
+            catalog,
             sources,
             planner,
             entries,
@@ -163,6 +168,13 @@ impl Federation {
     #[must_use]
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    /// A number that stays for as long as names mean the same tables, and may be asked. It is to be read before
+    /// planning.
+    #[must_use]
+    pub fn catalog_version(&self) -> u64 {
+        self.inner.catalog.count()
     }
 
     /// What queries reserve in; accelerated data does too, so that one limit holds for both.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -152,18 +153,36 @@ pub(super) fn parts_of(reference: &TableReference) -> Vec<String> {
     }
 }
 
+/// Counts what changes in a catalog: a statement that is planned twice under one number means the same tables.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Changes(Arc<AtomicU64>);
+
+impl Changes {
+    /// After the change: who reads the new number sees what it stands for.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// The tables of one schema. A table is replaced in one step: a query sees the old one or the new one.
-#[derive(Debug, Default)]
-struct Tables(ArcSwap<HashMap<String, Arc<dyn TableProvider>>>);
+#[derive(Debug)]
+struct Tables {
+    tables: ArcSwap<HashMap<String, Arc<dyn TableProvider>>>,
+    changes: Changes,
+}
 
 #[async_trait]
 impl SchemaProvider for Tables {
     fn table_names(&self) -> Vec<String> {
-        self.0.load().keys().cloned().collect()
+        self.tables.load().keys().cloned().collect()
     }
 
     async fn table(&self, name: &str) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
-        Ok(self.0.load().get(name).cloned())
+        Ok(self.tables.load().get(name).cloned())
     }
 
     fn register_table(
@@ -171,16 +190,17 @@ impl SchemaProvider for Tables {
         name: String,
         table: Arc<dyn TableProvider>,
     ) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
-        let before = self.0.rcu(|tables| {
+        let before = self.tables.rcu(|tables| {
             let mut tables = HashMap::clone(tables);
             tables.insert(name.clone(), Arc::clone(&table));
             tables
         });
+        self.changes.add();
         Ok(before.get(&name).cloned())
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.load().contains_key(name)
+        self.tables.load().contains_key(name)
     }
 }
 
@@ -191,6 +211,7 @@ impl SchemaProvider for Tables {
 pub(super) fn session<'a>(
     names: impl Iterator<Item = &'a DatasetName>,
     options: &Options,
+    changes: &Changes,
 ) -> datafusion::error::Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
@@ -221,7 +242,8 @@ pub(super) fn session<'a>(
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {
-        catalog.register_schema(schema, Arc::new(Tables::default()))?;
+        let tables = Tables { tables: ArcSwap::default(), changes: changes.clone() };
+        catalog.register_schema(schema, Arc::new(tables))?;
     }
     context.register_catalog(DEFAULT_CATALOG, Arc::new(catalog));
     Ok(context)

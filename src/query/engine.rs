@@ -19,6 +19,8 @@ use crate::name::QueryId;
 use crate::upstream::{UpstreamError, is_same_but_layout};
 
 use super::admission::{Admission, Counted, QueueOptions, Turn};
+use super::cache::ResultsCache;
+use super::cached::{Reply, refuse_run};
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
 use super::planning::{Joins, is_joining_in_memory, physical_plan};
@@ -40,15 +42,16 @@ pub struct Options {
 /// Plans and runs statements over the datasets of one spicepod. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    federation: Federation,
+    pub(super) federation: Federation,
     acceleration: Acceleration,
     options: Options,
-    running: Admission,
+    pub(super) running: Admission,
     /// Statements that are only planned, for their schema. A queue of its own: a client may ask for a schema in the
     /// middle of reading an answer, and would wait for itself. It is never held longer than one call.
     planning: Admission,
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
+    cache: Option<ResultsCache>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -58,10 +61,10 @@ struct Promised {
 }
 
 /// A statement, planned here and given its tier.
-struct Planned {
-    parsed: Parsed,
-    plan: LogicalPlan,
-    route: Route,
+pub(super) struct Planned {
+    pub parsed: Parsed,
+    pub plan: LogicalPlan,
+    pub route: Route,
 }
 
 /// A plan that runs here, and what of it goes upstream in whole parts.
@@ -70,12 +73,16 @@ struct Physical {
     /// The session that it was planned in.
     task: Arc<TaskContext>,
     notes: Vec<Note>,
+    /// The generations that it reads.
+    pins: Arc<Pins>,
 }
 
-/// A started statement, before its first batch was waited for.
-struct Started {
-    schema: SchemaRef,
-    batches: Batches,
+/// A started statement.
+pub(super) struct Started {
+    pub schema: SchemaRef,
+    pub batches: Batches,
+    /// What it reads of the tables that are kept here; none where it was sent whole.
+    pub pins: Option<Arc<Pins>>,
 }
 
 impl Engine {
@@ -86,7 +93,13 @@ impl Engine {
         let running = Admission::new(options.queue, Counted::Queries);
         let planning = Admission::new(options.queue, Counted::Nothing);
         let acceleration = Acceleration::default();
-        Self { federation, acceleration, options, running, planning, promises }
+        Self { federation, acceleration, options, running, planning, promises, cache: None }
+    }
+
+    /// The same with a results cache.
+    #[must_use]
+    pub fn caching(self, cache: Option<ResultsCache>) -> Self {
+        Self { cache, ..self }
     }
 
     /// The same with the datasets that are kept here.
@@ -104,15 +117,24 @@ impl Engine {
         let id = QueryId::random();
         let deadline = self.deadline();
         let begun = Instant::now();
-        let turn = self.running.enter(deadline).await.inspect_err(|error| {
-            tracing::debug!(query = %id, %error, "query refused");
-        })?;
-        let answer = within(deadline, self.start(&request)).await;
+        let answer = match self.cache.as_ref().and_then(|cache| self.recall(cache, &request)) {
+            Some(reply) => Ok(reply),
+            None => {
+                let turn = self.running.enter(deadline).await.inspect_err(|error| {
+                    tracing::debug!(query = %id, %error, "query refused");
+                })?;
+                metrics::counter!("query_executions").increment(1);
+                match &self.cache {
+                    Some(cache) => self.consult(cache, &request, deadline, turn).await,
+                    None => self.run_uncached(&request, deadline, turn).await,
+                }
+            }
+        };
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         match answer {
-            Ok(Started { schema, batches }) => {
-                tracing::debug!(query = %id, elapsed_ms, "query answers");
-                Ok(Answer { id, schema, batches: guarded(batches, deadline, turn) })
+            Ok(Reply { schema, batches, cached }) => {
+                tracing::debug!(query = %id, elapsed_ms, cache = ?cached.as_ref().map(|cached| cached.status), "query answers");
+                Ok(Answer { id, schema, batches, cached })
             }
             Err(error) => {
                 metrics::counter!("query_failures").increment(1);
@@ -120,6 +142,17 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    async fn run_uncached(
+        &self,
+        request: &Request,
+        deadline: Option<Deadline>,
+        turn: Turn,
+    ) -> Result<Reply, QueryError> {
+        refuse_run(request)?;
+        let planned = within(deadline, self.plan(request)).await?;
+        self.run_alone(planned, deadline, turn, None).await
     }
 
     /// The schema that [`Engine::run`] will answer with, without running.
@@ -198,9 +231,9 @@ impl Engine {
         self.options.timeout.map(Deadline::after)
     }
 
-    async fn start(&self, request: &Request) -> Result<Started, QueryError> {
-        metrics::counter!("query_executions").increment(1);
-        let Planned { parsed, plan, route } = self.plan(request).await?;
+    /// Runs what was planned, until its first batch, or the end, is here.
+    pub(super) async fn start(&self, planned: Planned) -> Result<Started, QueryError> {
+        let Planned { parsed, plan, route } = planned;
         if let Some(explain) = parsed.explain {
             return self.start_explain(explain, plan, route).await;
         }
@@ -214,7 +247,7 @@ impl Engine {
     }
 
     /// Plans locally, for errors in our words and to refuse anything but reading, and finds the tier.
-    async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
+    pub(super) async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
         let parsed = parse(&request.sql, &request.parameters)?;
         self.federation.check(&parsed.statement)?;
         let plan = self.logical(parsed.statement.clone()).await?;
@@ -236,7 +269,7 @@ impl Engine {
     async fn physical(&self, plan: LogicalPlan, joins: Joins) -> Result<Physical, QueryError> {
         let mut state = self.federation.context().state();
         // However often the statement reads an accelerated table, it reads one generation of it.
-        let (config, _) = Pins::into_config(state.config().clone());
+        let (config, pins) = Pins::into_config(state.config().clone());
         *state.config_mut() = joins.configured(config);
         let plan = state.optimize(&plan).map_err(from_datafusion)?;
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
@@ -245,7 +278,7 @@ impl Engine {
             self.federation.count_rows(&plan).await;
         }
         let plan = physical_plan(&plan, &state, joins).await.map_err(from_datafusion)?;
-        Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes })
+        Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes, pins })
     }
 
     async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
@@ -263,9 +296,10 @@ impl Engine {
     }
 
     async fn start_physical(&self, physical: Physical) -> Result<Started, QueryError> {
-        let schema = physical.plan.schema();
-        let stream = execute_stream(physical.plan, physical.task).map_err(from_datafusion)?;
-        let started = Started { schema, batches: self.reported(stream) };
+        let Physical { plan, task, pins, .. } = physical;
+        let schema = plan.schema();
+        let stream = execute_stream(plan, task).map_err(from_datafusion)?;
+        let started = Started { schema, batches: self.reported(stream), pins: Some(pins) };
         started.first().await
     }
 
@@ -308,7 +342,7 @@ impl Engine {
                 false => Ok(batch),
             }
         });
-        Ok(Started { schema: promised, batches: batches.boxed() })
+        Ok(Started { schema: promised, batches: batches.boxed(), pins: None })
     }
 
     async fn promise(&self, forward: &Forward, plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
@@ -375,6 +409,7 @@ impl Engine {
         Ok(Started {
             schema: explain::schema(),
             batches: futures::stream::iter(batches.into_iter().map(Ok)).boxed(),
+            pins: None,
         })
     }
 }
@@ -382,10 +417,10 @@ impl Engine {
 impl Started {
     /// Waits for the first batch; its error becomes the call's.
     async fn first(self) -> Result<Self, QueryError> {
-        let Self { schema, mut batches } = self;
+        let Self { schema, mut batches, pins } = self;
         let first = batches.next().await.transpose()?;
         let batches = futures::stream::iter(first.map(Ok)).chain(batches).boxed();
-        Ok(Self { schema, batches })
+        Ok(Self { schema, batches, pins })
     }
 }
 
@@ -448,12 +483,12 @@ fn dataset_status(status: Status) -> DatasetStatus {
     }
 }
 
-/// Ends after the first error, and at the deadline with one. Its turn ends with it.
-fn guarded(batches: Batches, deadline: Option<Deadline>, turn: Turn) -> Batches {
-    futures::stream::unfold(Some((batches, turn)), move |running| async move {
-        let (mut batches, turn) = running?;
+/// Ends after the first error, and at the deadline with one.
+pub(super) fn guarded(batches: Batches, deadline: Option<Deadline>) -> Batches {
+    futures::stream::unfold(Some(batches), move |running| async move {
+        let mut batches = running?;
         match within(deadline, batches.next().map(Option::transpose)).await {
-            Ok(Some(batch)) => Some((Ok(batch), Some((batches, turn)))),
+            Ok(Some(batch)) => Some((Ok(batch), Some(batches))),
             Ok(None) => None,
             Err(error) => {
                 metrics::counter!("query_failures").increment(1);

@@ -56,6 +56,11 @@ pub enum QueryError {
     QueueTimeout { seconds: f64, setting: &'static str, running: usize },
     #[error("the query ran longer than runtime.query.timeout ({seconds} s)")]
     Timeout { seconds: f64 },
+    /// `only-if-cached`.
+    #[error(
+        "no cached result may answer the statement, and the request's `only-if-cached` wants it not to be run"
+    )]
+    NotCached,
     #[error("the query was cancelled")]
     Cancelled,
     #[error("internal error: {message}")]

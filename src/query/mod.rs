@@ -1,6 +1,8 @@
 //! The one door for SQL: a statement enters, a schema and a stream of batches leave.
 
 mod admission;
+mod cache;
+mod cached;
 mod deadline;
 mod engine;
 mod error;
@@ -13,7 +15,7 @@ mod statement;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -24,6 +26,7 @@ use crate::name::{DatasetName, QueryId};
 
 pub use crate::acceleration::{Ask, AskError, AskMode};
 pub use admission::QueueOptions;
+pub use cache::{CacheWishes, ClientKey, Principal, ResultsCache, Scope};
 pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use limits::STACK_SIZE;
@@ -43,6 +46,23 @@ pub enum Parameters {
 pub struct Request {
     pub sql: String,
     pub parameters: Parameters,
+    /// Who asks.
+    pub principal: Principal,
+    /// What the request says of the results cache.
+    pub cache: CacheWishes,
+}
+
+impl Request {
+    /// A statement without parameters, asked by nobody in particular.
+    #[must_use]
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self {
+            sql: sql.into(),
+            parameters: Parameters::None,
+            principal: Principal::default(),
+            cache: CacheWishes::default(),
+        }
+    }
 }
 
 /// Batches of an answer; ends after the first error.
@@ -54,6 +74,39 @@ pub struct Answer {
     /// The schema of every batch: the promise made by [`Engine::schema`].
     pub schema: SchemaRef,
     pub batches: Batches,
+    /// What the results cache had to do with it; none where there is no cache.
+    pub cached: Option<Cached>,
+}
+
+/// How an answer came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// It was there, or an equal statement that ran already answered for it.
+    Hit,
+    /// It was there, and is older than it should be.
+    Stale,
+    /// It was computed, and is kept if it is not too large.
+    Miss,
+    /// It was computed: the statement, or the request, leaves the cache aside.
+    Bypass,
+}
+
+/// What an answer says of the results cache.
+#[derive(Debug, Clone)]
+pub struct Cached {
+    pub status: CacheStatus,
+    /// Who may be given the same answer; none where it is not kept.
+    pub scope: Option<Scope>,
+    /// Whether a client's own key stands for a part of it.
+    pub has_client_key: bool,
+    /// How much longer it is fresh, and how long it may be answered stale after that.
+    pub freshness: Option<(Duration, Duration)>,
+}
+
+impl Cached {
+    fn bypass() -> Self {
+        Self { status: CacheStatus::Bypass, scope: None, has_client_key: false, freshness: None }
+    }
 }
 
 /// The state of one dataset, as `/v1/datasets?status=true` shows it.

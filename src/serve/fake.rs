@@ -73,7 +73,7 @@ pub(super) fn answer(
     schema: SchemaRef,
     batches: impl futures::Stream<Item = Result<RecordBatch, QueryError>> + Send + 'static,
 ) -> Answer {
-    Answer { id: QueryId::random(), schema, batches: Box::pin(batches) }
+    Answer { id: QueryId::random(), schema, batches: Box::pin(batches), cached: None }
 }
 
 /// An answer whose drop cancels the returned token.

@@ -3,6 +3,7 @@
 //! Batches leave as they arrive and only as fast as the client reads; dropping a connection drops its
 //! query. No SQL is looked at here, and no dataset is known by more than its name.
 
+mod caching;
 mod listen;
 mod stall;
 mod status;

@@ -64,6 +64,8 @@ pub(super) fn of(error: &QueryError) -> Verdict {
         QueryError::Timeout { .. } => {
             verdict(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "QueryTimeout")
         }
+        // As RFC 9111 has it.
+        QueryError::NotCached => verdict(StatusCode::GATEWAY_TIMEOUT, Code::FailedPrecondition, "NotCached"),
         QueryError::Cancelled => verdict(client_closed(), Code::Cancelled, "Cancelled"),
         QueryError::Internal { .. } => verdict(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "Internal"),
     }
@@ -109,6 +111,7 @@ pub(super) fn place(error: &QueryError) -> (Option<&str>, Option<&str>) {
         | QueryError::QueueFull { .. }
         | QueryError::QueueTimeout { .. }
         | QueryError::Timeout { .. }
+        | QueryError::NotCached
         | QueryError::Cancelled
         | QueryError::Internal { .. } => (None, None),
     }

@@ -91,6 +91,7 @@ fn describe() {
         "What queries and accelerated data may take together."
     );
     describe_datasets();
+    describe_results_cache();
     metrics::describe_counter!(
         "upstream_received_bytes",
         metrics::Unit::Bytes,
@@ -137,5 +138,56 @@ fn describe_datasets() {
         ("ingestion_lag_ms", metrics::Unit::Milliseconds, "How old the newest row is now."),
     ] {
         metrics::describe_gauge!(format!("dataset_acceleration_{gauge}"), unit, meaning);
+    }
+}
+
+fn describe_results_cache() {
+    metrics::describe_counter!(
+        "results_cache_requests",
+        "Statements that were looked for in the results cache."
+    );
+    metrics::describe_counter!(
+        "results_cache_hits",
+        "Statements whose result was there, stale ones included."
+    );
+    metrics::describe_counter!("results_cache_misses", "Statements whose result was not there.");
+    metrics::describe_counter!(
+        "results_cache_evictions",
+        "Results that were dropped: for want of room, of age, or because they are not exact any more."
+    );
+    metrics::describe_counter!(
+        "results_cache_stale_rejections",
+        "Results that were outdated when they were complete, and were not kept."
+    );
+    metrics::describe_counter!(
+        "results_cache_stale_swr_count",
+        "Stale results that were answered while they were to be fetched anew."
+    );
+    metrics::describe_counter!(
+        "results_cache_swr_background_query_count",
+        "Runs that fetched a stale result anew."
+    );
+    metrics::describe_gauge!("results_cache_items_count", "Results in the cache.");
+    metrics::describe_gauge!("results_cache_size_bytes", metrics::Unit::Bytes, "What they take.");
+    metrics::describe_gauge!(
+        "results_cache_max_size_bytes",
+        metrics::Unit::Bytes,
+        "What they may take; 0 where there is no cache."
+    );
+    for name in [
+        "results_cache_requests",
+        "results_cache_hits",
+        "results_cache_misses",
+        "results_cache_stale_rejections",
+        "results_cache_stale_swr_count",
+        "results_cache_swr_background_query_count",
+    ] {
+        metrics::counter!(name).absolute(0);
+    }
+    for reason in ["size", "expired", "invalidated"] {
+        metrics::counter!("results_cache_evictions", "reason" => reason).absolute(0);
+    }
+    for name in ["results_cache_items_count", "results_cache_size_bytes", "results_cache_max_size_bytes"] {
+        metrics::gauge!(name).set(0.0);
     }
 }

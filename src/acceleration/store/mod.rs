@@ -14,7 +14,7 @@ mod coded;
 mod cut;
 mod hash;
 mod keys;
-mod shape;
+pub(crate) mod shape;
 mod time;
 
 mod generation;
@@ -44,7 +44,7 @@ pub(crate) use generation::Generation;
 pub(crate) use layout::{Key, Layout, OnConflict, Role, Time, TimeFormat};
 pub(crate) use load::Load;
 pub(crate) use pack::{Pack, Packer, kept};
-pub(crate) use pins::Pins;
+pub(crate) use pins::{Pins, Reads};
 pub(crate) use rebuild::{compacted, restored, without};
 pub(crate) use table::{AcceleratedTable, Table};
 pub(crate) use zero::OrSource;

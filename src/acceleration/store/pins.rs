@@ -1,10 +1,11 @@
 //! The generations that one query reads.
 //!
 //! A plan may scan a table more than once, and every scan must see the same rows. The query's session carries the pins;
-//! the first scan of a table adds its generation, the others find it.
+//! the first scan of a table adds its generation, the others find it. What was read can be told from what is there now
+//! for as long as somebody keeps its [`Reads`].
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use datafusion::prelude::SessionConfig;
 
@@ -18,6 +19,10 @@ pub(crate) struct Pins {
     others: Mutex<Vec<(usize, Arc<dyn Any + Send + Sync>)>>,
 }
 
+/// Tables by identity, each with the number of one of its generations. It keeps neither alive.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reads(Vec<(Weak<Table>, u64)>);
+
 impl Pins {
     /// A session's config for one query, and its pins.
     pub(crate) fn into_config(config: SessionConfig) -> (SessionConfig, Arc<Self>) {
@@ -25,9 +30,16 @@ impl Pins {
         (config.with_extension(Arc::clone(&pins)), pins)
     }
 
-    /// What the query has read so far: the tables and their generations. A result depends on these alone.
+    /// What the query has read so far: the tables and their generations. A result that nothing else went into depends
+    /// on these alone.
     pub(crate) fn taken(&self) -> Vec<(Arc<Table>, Arc<Generation>)> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same without holding them.
+    pub(crate) fn reads(&self) -> Reads {
+        let taken = self.taken();
+        Reads(taken.iter().map(|(table, generation)| (Arc::downgrade(table), generation.number())).collect())
     }
 
     /// The generation of `table` for the query of this session; none before the first load. Without pins in the
@@ -60,4 +72,28 @@ impl Pins {
         others.push((key, Arc::clone(&pinned) as Arc<dyn Any + Send + Sync>));
         Some(pinned)
     }
+}
+
+impl Reads {
+    /// What a query of `tables` would read if it began now.
+    pub(crate) fn now<'a>(tables: impl IntoIterator<Item = &'a Arc<Table>>) -> Self {
+        Self(tables.into_iter().map(|table| (Arc::downgrade(table), number(table))).collect())
+    }
+
+    /// Whether no generation was published since: a query that began now would read the same.
+    pub(crate) fn are_current(&self) -> bool {
+        self.0.iter().all(|(table, read)| table.upgrade().is_some_and(|table| number(&table) == *read))
+    }
+}
+
+impl PartialEq for Reads {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|((a, read), (b, other))| a.ptr_eq(b) && read == other)
+    }
+}
+
+/// Of the generation of now; 0 before the first.
+fn number(table: &Table) -> u64 {
+    table.pin().map_or(0, |generation| generation.number())
 }

@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 
 /// One batch of all rows of `pieces`, in buffers of its own: a slice of a Flight message would keep the whole message.
-pub(super) fn owned(schema: &SchemaRef, pieces: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn owned(schema: &SchemaRef, pieces: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     let rows = pieces.iter().map(RecordBatch::num_rows).sum();
     let columns = (0..schema.fields().len()).map(|at| column(pieces, at)).collect::<Result<_, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -17,7 +17,7 @@ pub(super) fn owned(schema: &SchemaRef, pieces: &[RecordBatch]) -> Result<Record
 }
 
 /// Bytes of all buffers, a shared one counted once.
-pub(super) fn bytes(batch: &RecordBatch) -> usize {
+pub(crate) fn bytes(batch: &RecordBatch) -> usize {
     get_record_batch_memory_size(batch)
 }
 

@@ -77,6 +77,11 @@ impl AcceleratedTable {
         Self { table }
     }
 
+    /// What its rows come from, and nothing else: with a source behind it is part of another table.
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
     fn pieces(generation: &Generation, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Piece>> {
         if let Some(rows) = prune::found(generation, filters) {
             let piece = |(at, rows): (usize, Vec<u32>)| Piece::Rows(at, UInt32Array::from(rows));

@@ -14,7 +14,7 @@ use crate::upstream::testing::{connect, spice};
 use crate::upstream::{RemoteTableName, Upstream};
 
 use super::super::Options;
-use super::super::registry::session;
+use super::super::registry::{Changes, session};
 use super::super::table::RemoteTable;
 use super::node::RemoteQuery;
 use super::{Note, cut};
@@ -59,8 +59,12 @@ impl World {
         ]);
         let few = schema(&[("id", number.clone()), ("k", DataType::Int32), ("v", number), ("note", text)]);
         let names = ["a", "b", "events", "c", "d"].map(|name| name.parse().unwrap());
-        let context =
-            session(names.iter(), &Options { target_partitions: Some(2), ..Options::default() }).unwrap();
+        let context = session(
+            names.iter(),
+            &Options { target_partitions: Some(2), ..Options::default() },
+            &Changes::default(),
+        )
+        .unwrap();
         let planner = Arc::new(context.state());
         let tables: [(&str, &Arc<Upstream>, &SchemaRef); 5] = [
             ("raw.facts", one, &facts),

@@ -5,7 +5,7 @@ use prost::Message;
 use tonic::Status;
 
 use crate::name::DatasetName;
-use crate::query::{Parameters, Request};
+use crate::query::Request;
 
 /// Every Flight SQL command begins so; an `Any` without it is not one.
 const FLIGHT_SQL_TYPES: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
@@ -23,7 +23,7 @@ pub(super) fn statement(bytes: &[u8]) -> Result<Request, Status> {
     };
     match sql.trim().is_empty() {
         true => Err(Status::invalid_argument("the statement is empty: send SQL, for example SELECT 1")),
-        false => Ok(Request { sql, parameters: Parameters::None }),
+        false => Ok(Request::new(sql)),
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn select_all(path: &[String]) -> Request {
         Some(name) => select_exactly(name.schema().into_iter().chain([name.table()])),
         None => select_exactly(path),
     };
-    Request { sql, parameters: Parameters::None }
+    Request::new(sql)
 }
 
 /// `SELECT * FROM` a table by the exact parts of its name.

@@ -11,15 +11,15 @@ use arrow_flight::{
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
 };
 use futures::stream::{self, Stream, StreamExt};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::auth::Guard;
 use super::command;
 use super::encode::Encoder;
 use super::wire;
-use crate::query::{self, Answer, QueryError};
-use crate::serve::{Door, status};
+use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
+use crate::serve::{Door, caching, status};
 
 type Reply<T> = Result<Response<T>, Status>;
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -66,6 +66,21 @@ fn refusal(error: QueryError) -> Status {
         tracing::error!(%error, "query failed");
     }
     status::grpc(&error)
+}
+
+/// What a call says of the results cache.
+fn wishes(metadata: &MetadataMap) -> Result<CacheWishes, Status> {
+    let control = metadata.get_all(caching::CACHE_CONTROL).iter().map(|value| value.to_str().ok());
+    let key = metadata.get(caching::CLIENT_KEY).map(|value| value.to_str().ok());
+    caching::wishes(control, key).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// Says how an answer came about.
+fn tell(metadata: &mut MetadataMap, cached: &Cached) {
+    metadata.insert(caching::STATUS, MetadataValue::from_static(caching::status(cached.status)));
+    if let Some(x_cache) = caching::x_cache(cached.status) {
+        metadata.insert(caching::X_CACHE, MetadataValue::from_static(x_cache));
+    }
 }
 
 /// One endpoint without location: the client asks here again, with the SQL as its ticket.
@@ -168,12 +183,16 @@ impl<D: Door> FlightService for Service<D> {
 
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
         self.guard.check(request.metadata())?;
-        let request = command::statement(&request.get_ref().ticket)?;
+        let cache = wishes(request.metadata())?;
+        let request = query::Request { cache, ..command::statement(&request.get_ref().ticket)? };
         let answer = self.door.run(request).await.map_err(refusal)?;
-        let id = answer.id.to_string();
+        let (id, cached) = (answer.id.to_string(), answer.cached.clone());
         let mut response = Response::new(messages(answer).boxed());
         if let Ok(id) = MetadataValue::try_from(id) {
             response.metadata_mut().insert(QUERY_ID, id);
+        }
+        if let Some(cached) = &cached {
+            tell(response.metadata_mut(), cached);
         }
         Ok(response)
     }

@@ -2,6 +2,7 @@
 
 mod acceleration;
 mod accept;
+mod caching;
 mod encode;
 mod error;
 mod sql;

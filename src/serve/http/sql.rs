@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::accept::{self, Format};
 use super::encode::{self, Encoder};
 use super::error::Refusal;
-use super::{QUERY_ID, REQUEST_ID};
+use super::{QUERY_ID, REQUEST_ID, caching};
 use crate::query::{Answer, Parameters, QueryError, Request};
 use crate::serve::Door;
 
@@ -54,9 +54,10 @@ async fn try_answer<D: Door>(door: D, headers: &HeaderMap, body: Body) -> Result
         Refusal::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     })?;
     let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| unreadable(&error))?;
-    let request = decode(headers, &body)?;
+    let cache = caching::wishes(headers)?;
+    let request = Request { cache, ..decode(headers, &body)? };
     let answer = door.run(request).await?;
-    let id = answer.id.to_string();
+    let (id, cached) = (answer.id.to_string(), answer.cached.clone());
     let mut chunks = Box::pin(chunks(answer, format)?);
     let first = chunks.next().await.transpose()?;
     let request_id = headers.get(REQUEST_ID).cloned();
@@ -69,6 +70,9 @@ async fn try_answer<D: Door>(door: D, headers: &HeaderMap, body: Body) -> Result
     response.headers_mut().insert(CONTENT_TYPE, encode::content_type(format));
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(QUERY_ID, id);
+    }
+    if let Some(cached) = &cached {
+        caching::tell(response.headers_mut(), cached);
     }
     Ok(response)
 }
@@ -99,7 +103,7 @@ fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Request, Refusal> {
             let sql = std::str::from_utf8(body)
                 .map_err(|_| bad("BodyNotUtf8", "the statement is not UTF-8 text"))?
                 .to_owned();
-            Request { sql, parameters: Parameters::None }
+            Request::new(sql)
         }
     };
     match request.sql.trim().is_empty() {
@@ -124,7 +128,7 @@ fn decode_json(body: &[u8]) -> Result<Request, Refusal> {
         Value::Object(values) => Parameters::Named(values),
         _ => return Err(bad("BodyNotJson", format!("`parameters` is no list and no object; {expected}"))),
     };
-    Ok(Request { sql, parameters })
+    Ok(Request { parameters, ..Request::new(sql) })
 }
 
 /// What this format cannot write is the statement's to change; anything else is ours.

@@ -124,7 +124,7 @@ impl World {
     /// The rows of an EXPLAIN: kind and text.
     async fn explain(&self, request: &Request, verb: &str) -> Result<Vec<(String, String)>, String> {
         let sql = format!("{verb} {}", request.sql);
-        let (_, batches) = self.ask(Request { sql, parameters: request.parameters.clone() }).await?;
+        let (_, batches) = self.ask(Request { sql, ..request.clone() }).await?;
         let column = |batch: &RecordBatch, at: usize| -> Vec<String> {
             let texts = arrow::compute::cast(batch.column(at), &DataType::Utf8).unwrap();
             let texts = texts.as_any().downcast_ref::<StringArray>().unwrap().clone();

@@ -58,7 +58,7 @@ impl Statement {
     }
 
     pub fn request(&self) -> Request {
-        Request { sql: self.sql.clone(), parameters: self.parameters.clone() }
+        Request { parameters: self.parameters.clone(), ..Request::new(&self.sql) }
     }
 }
 
