@@ -112,6 +112,8 @@ impl Stage {
 fn stage(dataset: &DatasetStatus) -> Stage {
     match (&dataset.state, first_load(dataset)) {
         (_, Some(Status { progress: Some(progress), .. })) => Stage::Loading(Some(*progress)),
+        // Its files are being opened: they may have what the upstream cannot be asked for.
+        (_, Some(Status { phase: Phase::Initializing, reason: None, .. })) => Stage::Loading(None),
         (DatasetState::Error { reason, .. }, _) => Stage::Failed(match reason.as_ref() {
             // The line begins with the dataset already.
             QueryError::Upstream { source, .. } => source.to_string(),
