@@ -112,6 +112,8 @@ impl Stage {
 fn stage(dataset: &DatasetStatus) -> Stage {
     match (&dataset.state, first_load(dataset)) {
         (_, Some(Status { progress: Some(progress), .. })) => Stage::Loading(Some(*progress)),
+        // Its files are being opened: they may have what the upstream cannot be asked for.
+        (_, Some(Status { phase: Phase::Initializing, reason: None, .. })) => Stage::Loading(None),
         (DatasetState::Error { reason, .. }, _) => Stage::Failed(match reason.as_ref() {
             // The line begins with the dataset already.
             QueryError::Upstream { source, .. } => source.to_string(),
@@ -125,11 +127,16 @@ fn stage(dataset: &DatasetStatus) -> Stage {
     }
 }
 
-/// What is known of a dataset that is to be kept here, and has no rows yet.
+/// What is known of a dataset that is to be kept here, and whose first load has not ended.
 fn first_load(dataset: &DatasetStatus) -> Option<&Status> {
     let kept = dataset.acceleration.as_ref()?;
-    let is_to_come = matches!(kept.phase, Phase::Initializing | Phase::Refreshing | Phase::Error);
-    (kept.generation.is_none() && is_to_come).then_some(kept)
+    let is_first = match kept.phase {
+        Phase::Initializing | Phase::Error => kept.generation.is_none(),
+        // Rows are answered a moment before the refresh has ended: they are written to disk after.
+        Phase::Refreshing => !kept.is_restored && kept.last_refresh.is_none(),
+        Phase::Ready | Phase::Disabled | Phase::ShuttingDown => false,
+    };
+    is_first.then_some(kept)
 }
 
 fn line(dataset: &DatasetStatus) -> String {
@@ -153,8 +160,8 @@ pub(super) fn held(kept: &Status) -> String {
     let (rows, size) = (words::rows(kept.rows), words::size(kept.bytes));
     match kept.last_refresh_took {
         Some(took) => format!("{rows}, {size}, loaded in {}", words::span(took)),
-        None if kept.rows > 0 => format!("{rows}, {size}, found on disk"),
-        None => rows,
+        None if kept.is_restored => format!("{rows}, {size}, found on disk"),
+        None => format!("{rows}, {size}"),
     }
 }
 
@@ -191,11 +198,24 @@ mod tests {
         let restored = Status {
             phase: Phase::Ready,
             rows: 1_000_000,
+            is_restored: true,
             bytes: 35_000_000,
             generation: Some(3),
             ..new.clone()
         };
-        let loaded = Status { last_refresh_took: Some(Duration::from_millis(1_250)), ..restored.clone() };
+        let ended = (Some(SystemTime::UNIX_EPOCH), Some(Duration::from_millis(1_250)));
+        let loaded = Status {
+            last_refresh: ended.0,
+            last_refresh_took: ended.1,
+            is_restored: false,
+            ..restored.clone()
+        };
+        let writing = Status {
+            phase: Phase::Refreshing,
+            is_restored: false,
+            progress: Some(progress),
+            ..restored.clone()
+        };
         let disabled = Status { phase: Phase::Disabled, generation: Some(1), ..new.clone() };
         let broken = Status { phase: Phase::Error, reason: Some("the disk is full".into()), ..new.clone() };
         let refreshing = Status { progress: Some(progress), phase: Phase::Refreshing, ..loaded.clone() };
@@ -206,6 +226,7 @@ mod tests {
             dataset(Initializing, Some(new)),
             dataset(Initializing, Some(loading.clone())),
             dataset(Ready, Some(loading)),
+            dataset(Ready, Some(writing)),
             dataset(Ready, Some(loaded)),
             dataset(Ready, Some(refreshing)),
             dataset(Ready, Some(restored)),

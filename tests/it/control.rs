@@ -137,6 +137,21 @@ async fn the_start_screen_says_what_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_start_screen_says_what_was_found_on_disk() {
+    let mut upstream = Upstream::builder().table("t", numbers(ROWS)).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("mode: file, params: {{file_path: {}}}", folder.path().join("t").display());
+    let dataset = Dataset::of("t", &upstream).accelerated(&settings);
+    let first = start(std::slice::from_ref(&dataset), "").await;
+    first.wait_until("it is on disk", async || status(&first, 0).await["status"] == "Ready").await;
+    first.terminate().await;
+    upstream.stop().await;
+    let second = start(&[dataset], "").await;
+    let told = "  t  ready       10,000 rows, 80 kB, found on disk  from spice.ai:http://";
+    second.wait_until("the screen says so", async || second.stdout().contains(told)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn status_is_a_table_and_an_exit_code() {
     let upstream = Upstream::builder().table("here", numbers(ROWS)).table("far", numbers(1)).start().await;
     let here = Dataset::of("here", &upstream).accelerated("").field("time_column: id");

@@ -145,6 +145,7 @@ impl Keeper {
         tracing::info!(dataset = %self.definition.name, rows = held.rows, generation = held.number, "found on disk");
         let layout = self.definition.layout(&held.schema)?;
         self.rows.restore(layout, held).await?;
+        self.board.restored();
         self.adopt().await?;
         // Rows may have grown too old meanwhile.
         self.retention_due = self.definition.retention.as_ref().map(|_| Instant::now());

@@ -36,6 +36,8 @@ pub struct Status {
     pub bytes: usize,
     /// None before the first load.
     pub generation: Option<u64>,
+    /// This process began with rows that it found on disk.
+    pub is_restored: bool,
     /// The end of the last refresh that succeeded in this process.
     pub last_refresh: Option<SystemTime>,
     /// How long that took.
@@ -67,6 +69,7 @@ struct Told {
     phase: Phase,
     reason: Option<String>,
     since: SystemTime,
+    is_restored: bool,
     last_refresh: Option<(SystemTime, Duration)>,
     /// The watermark as the refresh that runs, or ran last, began.
     watermark_at_begin: Option<SystemTime>,
@@ -99,6 +102,7 @@ impl Status {
             rows: 0,
             bytes: 0,
             generation: None,
+            is_restored: false,
             last_refresh: None,
             last_refresh_took: None,
             watermark: None,
@@ -121,6 +125,7 @@ impl Board {
             phase: Phase::Initializing,
             reason: None,
             since: SystemTime::now(),
+            is_restored: false,
             last_refresh: None,
             watermark_at_begin: None,
             watermark_before: None,
@@ -147,6 +152,7 @@ impl Board {
             rows: held.as_ref().map_or(0, |held| held.rows),
             bytes: held.as_ref().map_or(0, |held| held.bytes),
             generation: held.as_ref().map(|held| held.generation),
+            is_restored: told.is_restored,
             last_refresh: told.last_refresh.map(|(ended, _)| ended),
             last_refresh_took: told.last_refresh.map(|(_, took)| took),
             watermark: held.and_then(|held| held.watermark).map(moment),
@@ -177,6 +183,11 @@ impl Board {
 
     pub(super) fn explain(&self, reason: String) {
         lock(&self.told).reason = Some(reason);
+    }
+
+    /// Rows were found on disk.
+    pub(super) fn restored(&self) {
+        lock(&self.told).is_restored = true;
     }
 
     /// A refresh has succeeded, and took so long.
