@@ -84,6 +84,14 @@ impl Federation {
         }
     }
 
+    /// Why the remote table was never reached; none once it was, and while the first look goes on.
+    pub(crate) fn never_reached(&self, name: &DatasetName) -> Option<Reason> {
+        match self.entry(name)?.state.load().as_ref() {
+            State::Error { reason, schema: None, .. } => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
     /// From now on queries of `name` read `table`; those that run go on with what they began with.
     ///
     /// # Errors

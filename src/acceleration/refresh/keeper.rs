@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::acceleration::disk::{Chunks, Commit, Folder, Restored};
+use crate::acceleration::disk::{self, Chunks, Commit, Folder, Restored};
 use crate::acceleration::store::{
-    AcceleratedTable, Append, Budget, Generation, Load, Table, compacted, restored, without,
+    AcceleratedTable, Append, Budget, Generation, Load, Source, Table, compacted, restored, without,
 };
 use crate::federation::Federation;
 use crate::task::blocking;
@@ -24,10 +24,11 @@ use crate::task::blocking;
 use super::build::Build;
 use super::definition::{Definition, Mode, OnChange};
 use super::error::RefreshError;
-use super::fetch::{Fetch, reference};
+use super::fetch::Fetch;
 use super::retention::{Retention, nanoseconds};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
+use super::source::Remote;
 use super::status::{Ask, AskMode, Board, Phase};
 
 /// Between two tries to open a folder that cannot be had.
@@ -134,16 +135,26 @@ impl Keeper {
 
     async fn open_folder(&mut self) -> Result<bool, RefreshError> {
         let Some(settings) = self.definition.disk.clone() else { return Ok(false) };
+        let must_restore = settings.mode == disk::Mode::FileUpdate;
+        // A try before this one may hold it.
+        self.folder = None;
         let opened = Folder::open(settings).await.map_err(RefreshError::disk(&self.definition.name))?;
         self.folder = Some(opened.folder);
         if !opened.findings.is_empty() {
             let dataset = &self.definition.name;
             tracing::warn!(%dataset, findings = %opened.findings, "the stored generation is not what it was");
             self.board.explain(opened.findings.to_string());
+            // What is served is not the last generation.
+            self.definition.rules.refreshes_restored = true;
         }
-        match opened.restored {
-            Some(held) => self.restore(held).await,
-            None => Ok(false),
+        let Some(held) = opened.restored else { return Ok(false) };
+        match self.restore(held).await {
+            Err(error) if !must_restore => {
+                self.table = None;
+                self.fails(&error).await;
+                Ok(false)
+            }
+            restored => restored,
         }
     }
 
@@ -157,6 +168,8 @@ impl Keeper {
             blocking("restore table", move || restored(&layout, batches, number, watermark, &budget));
         table.publish(generation.await??)?;
         self.adopt(table).await?;
+        // Rows have grown older while nobody looked.
+        self.retention_due = self.definition.retention.as_ref().map(|_| Instant::now());
         Ok(true)
     }
 
@@ -169,6 +182,10 @@ impl Keeper {
     }
 
     async fn wait(&mut self, until: Until) -> Event {
+        if !matches!(until, Until::Retry { .. }) {
+            // What is due next is the spicepod's refresh.
+            self.pending = None;
+        }
         let wait = self.definition.cadence.wait(until, Utc::now(), &mut rand::rng());
         let due = wait.map(|wait| Instant::now() + wait);
         let board = Arc::clone(&self.board);
@@ -185,7 +202,9 @@ impl Keeper {
     }
 
     async fn refresh(&mut self) -> Event {
-        let ask = self.board.next_ask().or_else(|| self.pending.take()).unwrap_or_default();
+        // Somebody who asks now wants something newer than what failed.
+        let failed = self.pending.take();
+        let ask = self.board.next_ask().or(failed).unwrap_or_default();
         if let Some(most) = ask.jitter_max {
             let jitter = most.mul_f64(rand::random());
             sleep(jitter).await;
@@ -236,7 +255,7 @@ impl Keeper {
         }
         let fetch = self.plan(ask).await?;
         let loads = Arc::clone(&self.loads);
-        let _turn = match self.table {
+        let _turn = match self.board.status().last_refresh {
             None => loads.acquire().await.ok(),
             Some(_) => None,
         };
@@ -276,6 +295,10 @@ impl Keeper {
 
     async fn plan(&self, ask: &Ask) -> Result<Fetch, RefreshError> {
         let name = &self.definition.name;
+        // Rows are here: nobody waits for the upstream, and retention must not.
+        if let Some(reason) = self.federation.never_reached(name).filter(|_| self.table.is_some()) {
+            return Err(RefreshError::never_reached(name, reason));
+        }
         self.federation.source_schema(name).await;
         let sql = ask.sql.clone().or_else(|| self.board.sql()).or_else(|| self.definition.sql.clone());
         Fetch::plan(&self.federation, name, sql.as_deref()).await.map_err(self.failed())
@@ -357,12 +380,8 @@ impl Keeper {
 
     async fn adopt(&mut self, table: Arc<Table>) -> Result<(), RefreshError> {
         let name = &self.definition.name;
-        let source = match self.definition.uses_source {
-            true => {
-                Some(self.federation.sources().table_provider(reference(name)).await.map_err(self.failed())?)
-            }
-            false => None,
-        };
+        let remote = || Remote { federation: self.federation.clone(), name: name.clone() };
+        let source = self.definition.uses_source.then(|| Arc::new(remote()) as Arc<dyn Source>);
         let provider = Arc::new(AcceleratedTable::new(Arc::clone(&table), source));
         self.board.shows(Arc::clone(&table));
         self.table = Some(table);

@@ -13,9 +13,13 @@ mod schedule;
 mod fetch;
 mod retention;
 mod since;
+mod source;
 
 mod build;
 mod keeper;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -43,4 +43,4 @@ pub(crate) use layout::{Key, Layout, OnConflict, Role, Time, TimeFormat};
 pub(crate) use load::Load;
 pub(crate) use pins::Pins;
 pub(crate) use rebuild::{compacted, restored, without};
-pub(crate) use table::{AcceleratedTable, Table};
+pub(crate) use table::{AcceleratedTable, Source, Table};

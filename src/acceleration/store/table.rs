@@ -1,5 +1,6 @@
 //! The table that queries see: one pointer to the generation of now.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -28,7 +29,17 @@ pub(crate) struct Table {
 pub(crate) struct AcceleratedTable {
     table: Arc<Table>,
     /// Who answers where no row is here: `on_zero_results: use_source`.
-    source: Option<Arc<dyn TableProvider>>,
+    source: Option<Arc<dyn Source>>,
+}
+
+/// Where a table's rows come from, for queries that find none here.
+#[async_trait]
+pub(crate) trait Source: fmt::Debug + Send + Sync {
+    /// The table as it is known now; nothing is asked of it before it is scanned.
+    ///
+    /// # Errors
+    /// It was never reached.
+    async fn table(&self) -> Result<Arc<dyn TableProvider>>;
 }
 
 impl Table {
@@ -76,7 +87,7 @@ impl Table {
 impl AcceleratedTable {
     /// `source`, of the same schema, answers a scan for which no row is here.
     #[must_use]
-    pub(crate) fn new(table: Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> Self {
+    pub(crate) fn new(table: Arc<Table>, source: Option<Arc<dyn Source>>) -> Self {
         Self { table, source }
     }
 
@@ -136,7 +147,10 @@ impl TableProvider for AcceleratedTable {
         };
         let ask = zero::Ask::of(&self.schema(), projection, filters)?;
         let local = ChunkScan::try_new(generation, pieces, partitions, Some(ask.columns()), None)?;
-        let remote = source.scan(state, Some(ask.columns()), filters, None).await?;
+        let remote = match source.table().await {
+            Ok(table) => ask.of_source(table.as_ref(), state, filters).await,
+            Err(error) => Err(error),
+        };
         ask.either(state, Arc::new(local), remote)
     }
 }

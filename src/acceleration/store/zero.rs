@@ -7,9 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::Session;
-use datafusion::common::DFSchema;
-use datafusion::common::plan_err;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, exec_err, plan_err};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -45,6 +44,13 @@ struct ZeroResults {
     properties: Arc<PlanProperties>,
 }
 
+/// Stands for a source that cannot answer, and says why when it is asked.
+#[derive(Debug)]
+struct Silent {
+    reason: String,
+    properties: Arc<PlanProperties>,
+}
+
 impl Ask {
     /// # Errors
     /// When a filter names a column that the table does not have.
@@ -70,26 +76,46 @@ impl Ask {
         &self.columns
     }
 
+    /// The same columns of `source`, by their names: `refresh_sql` may have chosen and ordered them anew.
+    ///
     /// # Errors
-    /// When the source has other types, or the filter does not fit.
+    /// When it does not have one of them, or has it in another type; when it cannot be scanned.
+    pub(super) async fn of_source(
+        &self,
+        source: &dyn TableProvider,
+        state: &dyn Session,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = source.schema();
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for wanted in self.schema.fields() {
+            match schema.column_with_name(wanted.name()) {
+                Some((at, given)) if given.data_type() == wanted.data_type() => columns.push(at),
+                Some((_, given)) => {
+                    let (name, held) = (wanted.name(), wanted.data_type());
+                    return plan_err!("its column `{name}` is of type {}, here of type {held}", given.data_type());
+                }
+                None => return plan_err!("it has no column `{}`", wanted.name()),
+            }
+        }
+        source.scan(state, Some(&columns), filters, None).await
+    }
+
+    /// A source that cannot answer fails the query only where it is asked.
+    ///
+    /// # Errors
+    /// When the filter does not fit.
     pub(super) fn either(
         &self,
         state: &dyn Session,
         local: Arc<dyn ExecutionPlan>,
-        source: Arc<dyn ExecutionPlan>,
+        source: Result<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let given = source.schema();
-        let kinds = |schema: &SchemaRef| {
-            schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>()
-        };
-        if kinds(&given) != kinds(&self.schema) {
-            return plan_err!(
-                "the source has the columns {given:?}, the accelerated table {:?}",
-                self.schema
-            );
-        }
         let local = self.narrowed(state, local)?;
-        let source = self.narrowed(state, source)?;
+        let source = match source {
+            Ok(source) => self.narrowed(state, source)?,
+            Err(error) => Arc::new(Silent::new(local.schema(), &error)),
+        };
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(local.schema()),
             Partitioning::UnknownPartitioning(1),
@@ -115,6 +141,56 @@ impl Ask {
             plan = Arc::new(ProjectionExec::try_new((0..self.selected).map(column), plan)?);
         }
         Ok(Arc::new(CoalescePartitionsExec::new(plan)))
+    }
+}
+
+impl Silent {
+    fn new(schema: SchemaRef, error: &DataFusionError) -> Self {
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        Self { reason: error.strip_backtrace(), properties }
+    }
+}
+
+impl DisplayAs for Silent {
+    fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Silent: the source cannot answer: {}", self.reason)
+    }
+}
+
+impl ExecutionPlan for Silent {
+    fn name(&self) -> &'static str {
+        "Silent"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        exec_err!("no row is held, and the source cannot be asked: {}", self.reason)
     }
 }
 

@@ -26,9 +26,31 @@ fn published(generation: Arc<Generation>) -> Arc<Table> {
 fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(3);
     let context = SessionContext::new_with_config(config);
+    let source = source.map(|table| Arc::new(Fixed(table)) as Arc<dyn Source>);
     let provider = AcceleratedTable::new(Arc::clone(table), source);
     context.register_table("rows", Arc::new(provider)).unwrap();
     context
+}
+
+/// A source that is reached, or was never.
+#[derive(Debug)]
+struct Fixed(Arc<dyn TableProvider>);
+
+#[derive(Debug)]
+struct Unreached;
+
+#[async_trait::async_trait]
+impl Source for Fixed {
+    async fn table(&self) -> datafusion::error::Result<Arc<dyn TableProvider>> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for Unreached {
+    async fn table(&self) -> datafusion::error::Result<Arc<dyn TableProvider>> {
+        datafusion::common::plan_err!("it was never reached")
+    }
 }
 
 async fn ask(context: &SessionContext, sql: &str) -> RecordBatch {
@@ -236,6 +258,47 @@ fn where_no_row_is_held_the_source_answers() {
         insta::assert_snapshot!(text(&context, "SELECT count(*), max(v) FROM rows WHERE id > 5004").await);
         insta::assert_snapshot!(text(&context, "SELECT count(*), max(id) FROM rows").await);
         insta::assert_snapshot!(plan(&context, "SELECT v FROM rows WHERE id > 4000 LIMIT 3").await);
+    });
+}
+
+#[test]
+fn the_source_is_asked_for_columns_by_their_names() {
+    runtime().block_on(async {
+        // As `refresh_sql: select b, a` makes it: the source has them the other way round, and one more.
+        let ints = |values: &[i64]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let held = RecordBatch::try_from_iter([("b", ints(&[1])), ("a", ints(&[2]))]).unwrap();
+        let layout = Arc::new(Layout::try_new("rows".parse().unwrap(), held.schema(), None, vec![]).unwrap());
+        let mut load = Load::begin(layout, None, budget());
+        load.push(&held).unwrap();
+        let table = published(load.finish().unwrap());
+        let there = [("a", ints(&[20])), ("more", ints(&[30])), ("b", ints(&[10]))];
+        let there = RecordBatch::try_from_iter(there).unwrap();
+        let source = MemTable::try_new(there.schema(), vec![vec![there]]).unwrap();
+        let context = context(&table, Some(Arc::new(source)));
+        let batch = ask(&context, "SELECT * FROM rows WHERE a > 5").await;
+        let at = |column| batch.column_by_name(column).unwrap().as_primitive::<Int64Type>().value(0);
+        assert_eq!((at("b"), at("a"), batch.num_rows()), (10, 20, 1));
+    });
+}
+
+#[test]
+fn a_source_that_cannot_answer_fails_only_the_query_that_asks_it() {
+    runtime().block_on(async {
+        let table = published(loaded(&layout_of(vec![]), None, &numbered(0, 10)).unwrap());
+        let other = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]);
+        let other = other.unwrap();
+        let narrow = MemTable::try_new(other.schema(), vec![vec![other]]).unwrap();
+        let narrow: Arc<dyn Source> = Arc::new(Fixed(Arc::new(narrow)));
+        for (source, reason) in [(Arc::new(Unreached) as _, "never reached"), (narrow, "type Utf8, here of type Int64")]
+        {
+            let context = SessionContext::new();
+            let provider = AcceleratedTable::new(Arc::clone(&table), Some(source));
+            context.register_table("rows", Arc::new(provider)).unwrap();
+            assert_eq!(ask(&context, "SELECT id FROM rows WHERE id = 3").await.num_rows(), 1);
+            let nothing = context.sql("SELECT id FROM rows WHERE id = 77").await.unwrap();
+            let error = nothing.collect().await.unwrap_err().to_string();
+            assert!(error.contains("no row is held") && error.contains(reason), "{error}");
+        }
     });
 }
 
