@@ -49,6 +49,8 @@ pub(super) struct Keeper {
     retention_due: Option<Instant>,
     /// Queries are refused although a table is held: `on_schema_change: fail`.
     is_refused: bool,
+    /// What is wrong with the files, until the next refresh has mended it.
+    findings: Option<String>,
 }
 
 impl Keeper {
@@ -61,7 +63,7 @@ impl Keeper {
         let pool = &federation.context().runtime_env().memory_pool;
         let budget = Budget::new(definition.name.clone(), pool);
         let (folder, table, pending, retention_due) = (None, None, None, None);
-        let is_refused = false;
+        let (is_refused, findings) = (false, None);
         Self {
             definition,
             federation,
@@ -73,6 +75,7 @@ impl Keeper {
             pending,
             retention_due,
             is_refused,
+            findings,
         }
     }
 
@@ -144,6 +147,7 @@ impl Keeper {
             let dataset = &self.definition.name;
             tracing::warn!(%dataset, findings = %opened.findings, "the stored generation is not what it was");
             self.board.explain(opened.findings.to_string());
+            self.findings = Some(opened.findings.to_string());
             // What is served is not the last generation.
             self.definition.rules.refreshes_restored = true;
         }
@@ -217,6 +221,7 @@ impl Keeper {
             Ok(mode) => {
                 let labels = [("dataset", dataset.to_string()), ("mode", mode.word().to_owned())];
                 metrics::histogram!("dataset_acceleration_refresh_duration_ms", &labels).record(elapsed_ms);
+                self.findings = None;
                 self.board.refreshed();
                 let status = self.board.status();
                 tracing::info!(%dataset, rows = status.rows, generation = status.generation, elapsed_ms, "refreshed");
@@ -239,12 +244,16 @@ impl Keeper {
         tracing::warn!(%dataset, %error, "refresh failed");
         metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset.to_string())
             .increment(1);
-        self.board.explain(error.to_string());
+        let reason = match &self.findings {
+            Some(findings) => format!("{error}; {findings}"),
+            None => error.to_string(),
+        };
+        self.board.explain(reason.clone());
         let is_refused =
             matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == OnChange::Fail;
         self.is_refused |= is_refused;
         if (self.table.is_none() && self.definition.is_awaited) || is_refused {
-            self.federation.await_here(dataset, Some(error.to_string()));
+            self.federation.await_here(dataset, Some(reason));
         }
     }
 

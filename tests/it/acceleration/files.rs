@@ -154,7 +154,7 @@ async fn fills_the_disk(folder: &Path, limits: &str, words: &str) {
 async fn a_file_that_may_not_grow_keeps_the_generation_before() {
     let folder = tempfile::tempdir().unwrap();
     // The signal is ignored, so that writing fails as it does on a full disk; blocks of 512 or 1024 bytes.
-    fills_the_disk(&folder.path().join("t"), "trap '' XFSZ; ulimit -f 300", "cannot write").await;
+    fills_the_disk(&folder.path().join("t"), "trap '' XFSZ; ulimit -f 200", "cannot write").await;
 }
 
 /// Where this machine lets us mount one.

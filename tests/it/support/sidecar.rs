@@ -239,6 +239,12 @@ impl Sidecar {
         HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 
+    /// PATCH of a body to a path.
+    pub async fn patch(&self, path: &str, body: &str) -> HttpAnswer {
+        let request = self.client.patch(format!("http://{}{path}", self.http)).body(body.to_owned());
+        HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("PATCH {path}: {e}"))
+    }
+
     /// POST /v1/sql; the answer with its status, whatever it is.
     ///
     /// # Errors

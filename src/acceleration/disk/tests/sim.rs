@@ -82,6 +82,11 @@ impl Sim {
         state.fault = Some((step, fault));
     }
 
+    /// True once a kill has happened.
+    pub fn is_dead(&self) -> bool {
+        self.0.lock().unwrap().dead
+    }
+
     /// True once the fault has happened.
     pub fn faulted(&self) -> bool {
         self.0.lock().unwrap().fault.is_none()

@@ -289,12 +289,15 @@ impl World {
             let done = folder.commit(commit, chunks.collect()).await;
             self.sim.fault_at(usize::MAX, Fault::KillBefore);
             match (done, outcome) {
-                (Err(_), Outcome::Fault { fault: Fault::KillBefore | Fault::KillAfter, power, .. }) => {
+                // A process that dies after the commit, while it tidies up, has committed.
+                (done, Outcome::Fault { power, .. }) if self.sim.is_dead() => {
                     let sim = match power {
                         Some(seed) => self.sim.crashed(seed),
                         None => Sim::with_files(self.sim.files()),
                     };
-                    return self.restart_with(sim, &[before, Some(number), self.failed.or(before)]).await;
+                    let failed = self.failed.or(before);
+                    let allowed = if done.is_ok() { [Some(number); 3] } else { [before, Some(number), failed] };
+                    return self.restart_with(sim, &allowed).await;
                 }
                 // What was there before is served on.
                 (Err(_), Outcome::Fault { .. }) => {
