@@ -5,10 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use datafusion::common::DFSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{FromTable, Ident, Statement as SqlStatement, TableFactor, TableWithJoins};
@@ -96,7 +99,18 @@ impl Retention {
             let stays = at_or_after(layout.schema().field(time.column), time.format, from)?;
             conditions.push(!stays);
         }
-        conditions.into_iter().map(|condition| state.create_physical_expr(condition, &schema)).collect()
+        // `now()` is one moment, and has to be in place before anything is evaluated.
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(state.config_options()))
+            .with_query_execution_start_time(Some(DateTime::from_timestamp_nanos(now)))
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let each = conditions.into_iter().map(|condition| {
+            let plain = simplifier.simplify(simplifier.coerce(condition, &schema)?)?;
+            state.create_physical_expr(plain, &schema)
+        });
+        each.collect()
     }
 }
 

@@ -133,7 +133,7 @@ async fn what_is_not_built_is_refused_by_name() {
     for (field, value, dataset) in kept.chain(own) {
         let told = Sidecar::builder().spicepod(&spicepod(&[dataset], "")).finish("check").await;
         let said = format!("{}{}", told.stdout, told.stderr);
-        assert_eq!(told.code, Some(1), "{field}: {value}\n{said}");
+        assert_eq!(told.code, Some(2), "{field}: {value}\n{said}");
         let word = value.trim_matches(['{', '}']).split(' ').next_back().unwrap();
         assert!(said.contains(field) && (said.contains("not supported") || said.contains(word)), "{field}: {value}\n{said}");
     }
