@@ -4,6 +4,7 @@
 //! serves frames encoded beforehand. What is measured is GetFlightInfo and DoGet until the last batch
 //! is decoded. `bench/README.md` tells how to read the table.
 
+mod fixed;
 mod process;
 mod report;
 mod sidecar;
@@ -14,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use arrow_flight::FlightClient;
 
+use fixed::{Fixed, Table};
 use process::Process;
 use report::{Section, Spread};
-use upstream::Table;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -46,7 +47,7 @@ enum Mode {
 #[tokio::main]
 async fn main() -> Result<()> {
     match mode()? {
-        Mode::Upstream => upstream::serve().await,
+        Mode::Upstream => upstream::serve(Fixed::new().await?).await,
         Mode::Measure { write } => measure(write).await,
         Mode::Nothing => {
             println!("federated: measures only under `cargo bench`");

@@ -45,9 +45,15 @@ impl Process {
         known.ok_or_else(|| format!("no {service} address on the start screen").into())
     }
 
+    /// As the kernel counts it.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().ok_or_else(|| "it has ended".into())
+    }
+
     /// Ends it and waits for its end.
     pub async fn stop(mut self) -> Result<()> {
-        self.child.kill().await?;
+        let id = self.id()?;
+        self.child.kill().await.map_err(|error| format!("process {id} cannot be ended: {error}"))?;
         self.scope.cancel();
         Ok(())
     }

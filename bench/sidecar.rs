@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use crate::Result;
 use crate::process::Process;
 
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// Runs the spicepod of `directory` on free ports until all datasets are ready.
 pub async fn start(directory: &Path) -> Result<Process> {

@@ -4,7 +4,6 @@
 //! `store` builds and reads generations, `disk` keeps them over a restart, `refresh` says when the next one is made.
 
 pub(crate) mod chunk_id;
-#[cfg_attr(not(test), expect(dead_code, reason = "tables read from their files are not wired yet"))]
 pub(crate) mod disk;
 #[cfg_attr(not(test), expect(dead_code, reason = "the results cache will ask what a query has read"))]
 pub(crate) mod store;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement;
@@ -67,6 +67,8 @@ struct Planned {
 /// A plan that runs here, and what of it goes upstream in whole parts.
 struct Physical {
     plan: Arc<dyn ExecutionPlan>,
+    /// The session that it was planned in.
+    task: Arc<TaskContext>,
     notes: Vec<Note>,
 }
 
@@ -235,7 +237,7 @@ impl Engine {
         let mut state = self.federation.context().state();
         // However often the statement reads an accelerated table, it reads one generation of it.
         let (config, _) = Pins::into_config(state.config().clone());
-        *state.config_mut() = config;
+        *state.config_mut() = joins.configured(config);
         let plan = state.optimize(&plan).map_err(from_datafusion)?;
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
@@ -243,26 +245,26 @@ impl Engine {
             self.federation.count_rows(&plan).await;
         }
         let plan = physical_plan(&plan, &state, joins).await.map_err(from_datafusion)?;
-        Ok(Physical { plan, notes })
+        Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes })
     }
 
     async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
-        let physical = self.physical(plan.clone(), Joins::InMemory).await?.plan;
-        let can_sort = is_joining_in_memory(&physical);
+        let physical = self.physical(plan.clone(), Joins::InMemory).await?;
+        let can_sort = is_joining_in_memory(&physical.plan);
         match self.start_physical(physical).await {
             // Nothing has been answered yet: the same again, with joins that can spill.
             Err(QueryError::ResourcesExhausted { message }) if can_sort => {
                 tracing::debug!(message, "a join does not fit into memory, joining by sorting");
-                let physical = self.physical(plan, Joins::Sorting).await?.plan;
+                let physical = self.physical(plan, Joins::Sorting).await?;
                 self.start_physical(physical).await
             }
             other => other,
         }
     }
 
-    async fn start_physical(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Started, QueryError> {
-        let schema = plan.schema();
-        let stream = execute_stream(plan, self.federation.context().task_ctx()).map_err(from_datafusion)?;
+    async fn start_physical(&self, physical: Physical) -> Result<Started, QueryError> {
+        let schema = physical.plan.schema();
+        let stream = execute_stream(physical.plan, physical.task).map_err(from_datafusion)?;
         let started = Started { schema, batches: self.reported(stream) };
         started.first().await
     }
@@ -363,9 +365,9 @@ impl Engine {
             }
             Route::Scan { reason } => {
                 let plan = self.logical(statement.whole).await?;
-                let Physical { plan, notes } = self.physical(plan, Joins::InMemory).await?;
-                let started = self.start_physical(plan).await?;
-                let mut batches = vec![explain::scanned(&reason, &notes)?];
+                let physical = self.physical(plan, Joins::InMemory).await?;
+                let mut batches = vec![explain::scanned(&reason, &physical.notes)?];
+                let started = self.start_physical(physical).await?;
                 batches.extend(started.batches.try_collect::<Vec<_>>().await?);
                 batches
             }

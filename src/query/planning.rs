@@ -8,6 +8,10 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::prelude::SessionConfig;
+
+/// Rows of a batch where memory is short: a merge holds one batch of each file that was spilled.
+const SORTED_BATCH_ROWS: usize = 512;
 
 /// How equal keys are brought together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,22 @@ pub(super) enum Joins {
     Sorting,
 }
 
+impl Joins {
+    /// The settings that such a plan is made and run with.
+    pub(super) fn configured(self, config: SessionConfig) -> SessionConfig {
+        match self {
+            Self::InMemory => config,
+            Self::Sorting => {
+                // DataFusion joins by sorting only where it spreads work.
+                let partitions = config.target_partitions().max(2);
+                let mut config = config.with_target_partitions(partitions).with_batch_size(SORTED_BATCH_ROWS);
+                config.options_mut().optimizer.prefer_hash_join = false;
+                config
+            }
+        }
+    }
+}
+
 /// The physical plan. DataFusion 55.2 loses an order now and then while it spreads work over partitions, and
 /// then refuses its own plan: what cannot be planned for many is planned for one.
 pub(super) async fn physical_plan(
@@ -26,22 +46,12 @@ pub(super) async fn physical_plan(
     joins: Joins,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let partitions = state.config().target_partitions();
-    match joins {
-        Joins::InMemory => {
-            let refused = match state.query_planner().create_physical_plan(plan, state).await {
-                Err(error) if partitions > 1 => error,
-                other => return other,
-            };
-            let state = with_partitions(state, 1);
-            state.query_planner().create_physical_plan(plan, &state).await.map_err(|_| refused)
-        }
-        Joins::Sorting => {
-            // DataFusion joins by sorting only where it spreads work.
-            let mut state = with_partitions(state, partitions.max(2));
-            state.config_mut().options_mut().optimizer.prefer_hash_join = false;
-            state.query_planner().create_physical_plan(plan, &state).await
-        }
-    }
+    let refused = match state.query_planner().create_physical_plan(plan, state).await {
+        Err(error) if partitions > 1 && joins == Joins::InMemory => error,
+        other => return other,
+    };
+    let state = with_partitions(state, 1);
+    state.query_planner().create_physical_plan(plan, &state).await.map_err(|_| refused)
 }
 
 /// Whether a join of the plan holds a side in memory.

@@ -248,3 +248,71 @@ async fn a_table_in_files_is_served_after_a_restart_without_its_upstream() {
     let is_new = async || second.sql("select max(g) as g from t").await == json!([{"g": 2}]);
     second.wait_until("it is refreshed", is_new).await;
 }
+
+/// Rows that take far more memory than [`TIGHT`] leaves.
+fn wide(rows: std::ops::Range<i64>) -> Vec<RecordBatch> {
+    let text: ArrayRef =
+        Arc::new(StringArray::from_iter_values(rows.clone().map(|row| format!("{row:0100}"))));
+    batch([("at", ints(rows.clone())), ("id", ints(rows)), ("text", text)])
+}
+
+const TIGHT: &str = "runtime:\n  query: {memory_limit: 48MiB, target_partitions: 2}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_larger_than_memory_is_refused_or_read_from_its_files() {
+    let mut upstream = Upstream::builder().table("t", wide(0..600_000)).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = |more: &str| {
+        let path = folder.path().join("t");
+        let params = format!("mode: file, params: {{file_path: {}{more}}}", path.display());
+        let settings = format!("refresh_mode: append, refresh_append_overlap: 10s, {params}");
+        Dataset::of("t", &upstream)
+            .accelerated(&settings)
+            .field("time_column: at")
+            .field("time_format: unix_seconds")
+    };
+    let (resident, filed) = (dataset(""), dataset(", resident: false"));
+    let refused = start(&[resident], TIGHT).await;
+    refused.wait_until("it is refused", async || status(&refused).await["status"] == "Error").await;
+    let told = status(&refused).await["error_message"].as_str().unwrap().to_owned();
+    assert!(told.contains("dataset `t` does not fit") && told.contains("50331648"), "{told}");
+    assert_eq!(refused.sql("select 1 as one").await, json!([{"one": 1}]), "the rest goes on");
+    refused.terminate().await;
+
+    let sidecar = start(std::slice::from_ref(&filed), TIGHT).await;
+    sidecar.wait_until("it is loaded", async || status(&sidecar).await["status"] == "Ready").await;
+    upstream.clear();
+    let sql = "select count(*) as n, sum(id) as s, max(text) as t from t where at >= 300000";
+    let expected = json!([{"n": 300_000, "s": 134_999_850_000_i64, "t": format!("{:0100}", 599_999)}]);
+    assert_eq!(sidecar.sql(sql).await, expected);
+    assert_eq!(upstream.statements(), Vec::<String>::new());
+
+    // Rows of the overlap are counted out, what is new is added, once.
+    upstream.replace("t", wide(0..600_005));
+    refresh(&sidecar, "").await;
+    refresh(&sidecar, "").await;
+    let told = status(&sidecar).await["acceleration"].clone();
+    assert_eq!((&told["rows"], &told["generation"]), (&json!(600_005), &json!(2)), "{told}");
+    sidecar.kill().await;
+    upstream.stop().await;
+
+    let again = start(&[filed], TIGHT).await;
+    again.wait_ready().await;
+    assert_eq!(
+        again.sql("select count(*) as n, max(id) as m from t").await,
+        json!([{"n": 600_005, "m": 600_004}])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_files_grow_old_too() {
+    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
+    let settings = "mode: file, params: {resident: false}, retention_check_enabled: true, \
+                    retention_check_interval: 100ms, retention_sql: 'DELETE FROM t WHERE id < 9000'";
+    let sidecar = start(&[Dataset::of("t", &upstream).accelerated(settings)], "").await;
+    sidecar.wait_ready().await;
+    assert_eq!(
+        sidecar.sql("select count(*) as n, min(id) as m from t").await,
+        json!([{"n": 1_000, "m": 9_000}])
+    );
+}

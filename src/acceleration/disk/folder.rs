@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use arc_swap::ArcSwapOption;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::Statistics;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::task::blocking;
@@ -21,6 +22,16 @@ use super::{Commit, DiskError, DiskTable, Opened, Residence, Settings, codec, op
 
 /// Chunks that are compressed or verified at a time, at most.
 const WORKERS_MAX: usize = 4;
+
+/// A chunk on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownChunk {
+    pub rows: u64,
+    /// Of the file.
+    pub bytes: u64,
+    /// Least and greatest values and null counts, where the file's footer is held and sure of them.
+    pub statistics: Arc<Statistics>,
+}
 
 /// One dataset's folder, held by a lock until it is dropped and the last scan on its files has ended.
 pub(crate) struct Folder {
@@ -63,6 +74,26 @@ impl Folder {
     /// `schema` alone; a changed one needs a new table.
     pub fn table(&self, schema: SchemaRef) -> DiskTable {
         DiskTable::new(schema, Arc::clone(&self.served))
+    }
+
+    /// What is known of a chunk that was written, without reading it.
+    pub fn known(&self, id: ChunkId) -> Option<KnownChunk> {
+        let file = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).file(id)?;
+        Some(KnownChunk { rows: file.entry.rows, bytes: file.entry.bytes, statistics: file.statistics() })
+    }
+
+    /// The rows of a chunk that was written, verified.
+    ///
+    /// # Errors
+    /// [`DiskError::Unwritten`], [`DiskError::Damaged`], or the disk's failure.
+    pub async fn read(&self, id: ChunkId) -> Result<RecordBatch, DiskError> {
+        let file = self.on_shelf("find chunk", move |shelf| {
+            shelf
+                .file(id)
+                .ok_or_else(|| DiskError::Unwritten { folder: shelf.place.folder.clone(), chunk: id })
+        });
+        let file = file.await??;
+        blocking("read chunk", move || open::rows_of(&file)).await?
     }
 
     /// Makes `chunks` the generation that a restart finds: writes those whose id is not there yet, then names all.

@@ -39,7 +39,7 @@ use bytes::Bytes;
 use super::chunk_id::ChunkId;
 
 pub(crate) use error::DiskError;
-pub(crate) use folder::Folder;
+pub(crate) use folder::{Folder, KnownChunk};
 pub(crate) use place::{Roots, folder_of};
 pub(crate) use table::DiskTable;
 
@@ -91,6 +91,7 @@ pub(crate) struct Restored {
     pub schema: SchemaRef,
     /// Nanoseconds since the epoch.
     pub watermark: Option<i64>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "append streams will go on from it"))]
     pub resume: Option<Bytes>,
     pub rows: u64,
     pub chunks: Chunks,

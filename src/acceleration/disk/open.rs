@@ -18,7 +18,7 @@ use parquet::file::metadata::ParquetMetaData;
 use crate::task::{BlockingError, blocking};
 
 use super::super::chunk_id::ChunkId;
-use super::files::{Found, Name, Place};
+use super::files::{ChunkFile, Found, Name, Place};
 use super::folder::workers;
 use super::io::{self, Io};
 use super::manifest::{self, Entry, Manifest};
@@ -288,6 +288,20 @@ fn read_chunk(
             }
             Ok(Content::Footer(codec::footer(&tail, schema, entry.rows).map_err(damage)?))
         }
+    }
+}
+
+/// The rows of a chunk's file, verified.
+///
+/// # Errors
+/// [`DiskError::Damaged`], or the disk's failure.
+pub(super) fn rows_of(file: &ChunkFile) -> Result<RecordBatch, DiskError> {
+    let damaged = |what: String| DiskError::Damaged(Damage { file: file.path(), what });
+    match read_chunk(&file.place, &file.entry, &file.schema, Residence::Memory) {
+        Ok(Content::Rows(batch)) => Ok(batch),
+        Ok(Content::Footer(_)) => Err(damaged("only its footer was read".to_owned())),
+        Err(Flaw::Damage(what)) => Err(damaged(what)),
+        Err(Flaw::Failure(error)) => Err(error),
     }
 }
 

@@ -62,6 +62,10 @@ impl Shelf {
         self.ids.contains_key(&id)
     }
 
+    pub fn file(&self, id: ChunkId) -> Option<Arc<ChunkFile>> {
+        self.ids.get(&id).and_then(|file| self.files.get(file)).cloned()
+    }
+
     /// Knows a file that is here; answers its number.
     pub fn add(&mut self, entry: &Entry, schema: &SchemaRef, footer: Option<Arc<ParquetMetaData>>) -> u64 {
         let chunk = ChunkFile::new(Arc::clone(&self.place), entry.clone(), Arc::clone(schema), footer);
@@ -136,11 +140,11 @@ impl Shelf {
     }
 
     fn chunk(&self, id: ChunkId, schema: &SchemaRef) -> Result<Arc<ChunkFile>, DiskError> {
-        let Some(chunk) = self.ids.get(&id).and_then(|file| self.files.get(file)) else {
+        let Some(chunk) = self.file(id) else {
             return Err(DiskError::Unwritten { folder: self.place.folder.clone(), chunk: id });
         };
         match chunk.schema.fields() == schema.fields() {
-            true => Ok(Arc::clone(chunk)),
+            true => Ok(chunk),
             false => Err(DiskError::Schema { difference: difference(schema, &chunk.schema) }),
         }
     }

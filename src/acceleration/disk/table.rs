@@ -19,6 +19,9 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::prelude::SessionConfig;
+
+use crate::acceleration::store::Pins;
 
 use super::files::{ChunkFile, Files};
 use super::reader::{Pinned, Readers};
@@ -35,9 +38,9 @@ impl DiskTable {
         Self { schema, served }
     }
 
-    /// The files of one generation. None: nothing was committed yet.
-    fn pin(&self) -> Result<Option<Arc<Files>>> {
-        let files = self.served.load_full();
+    /// The files of one generation, the same for all scans of a query. None: nothing was committed yet.
+    fn pin(&self, config: &SessionConfig) -> Result<Option<Arc<Files>>> {
+        let files = Pins::pin_other(config, &self.served, || self.served.load_full());
         match &files {
             Some(files) if files.schema.fields() != self.schema.fields() => Err(DataFusionError::Execution(
                 "the table's schema changed while the statement was planned; send it again".to_owned(),
@@ -62,11 +65,6 @@ impl TableProvider for DiskTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    fn statistics(&self) -> Option<Statistics> {
-        let files = self.pin().ok()??;
-        Some(merged(&files))
-    }
-
     async fn scan(
         &self,
         state: &dyn Session,
@@ -74,7 +72,7 @@ impl TableProvider for DiskTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files = self.pin()?;
+        let files = self.pin(state.config())?;
         let files = match files {
             Some(files) if files.chunks.iter().any(|chunk| chunk.entry.rows > 0) => files,
             _ => {

@@ -15,7 +15,7 @@ use crate::task::blocking;
 use super::error::RefreshError;
 
 /// So many batches, where they are here already, are taken in one step.
-const GROUP_MAX: usize = 16;
+pub(super) const GROUP_MAX: usize = 16;
 /// How often a long load says how far it is.
 const REPORT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 

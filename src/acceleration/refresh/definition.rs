@@ -281,9 +281,6 @@ fn settings(
     data_dir: Option<&Path>,
 ) -> Result<Option<disk::Settings>, String> {
     let config::Mode::File { create, path, resident } = &acceleration.mode else { return Ok(None) };
-    if !resident {
-        return Err("params.resident: false is not supported yet".to_owned());
-    }
     let mode = match create {
         config::FileMode::File => disk::Mode::File,
         config::FileMode::FileCreate => disk::Mode::FileCreate,
@@ -292,8 +289,9 @@ fn settings(
     Ok(Some(disk::Settings {
         folder: folder_of(Roots { spicepod, data_dir }, path.as_deref(), &dataset.name),
         mode,
-        residence: Residence::Memory,
+        residence: if *resident { Residence::Memory } else { Residence::Files },
         definition: origin(dataset, acceleration),
+        // Known when the folder is opened.
         memory_bytes_max: None,
     }))
 }

@@ -9,23 +9,28 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::{Expr, ident};
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::TryStreamExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::acceleration::disk::{self, Chunks, Commit, Folder, Restored};
-use crate::acceleration::store::{
-    AcceleratedTable, Append, Budget, Generation, Load, Source, Table, compacted, restored, without,
-};
+use crate::acceleration::disk::{self, Folder, Residence, Restored, Settings};
+use crate::acceleration::store::{Budget, Layout, OrSource};
 use crate::federation::Federation;
-use crate::task::blocking;
 
-use super::build::Build;
 use super::definition::{Definition, Mode, OnChange};
 use super::error::RefreshError;
 use super::fetch::Fetch;
-use super::retention::{Retention, nanoseconds};
+use super::filed::Filed;
+use super::resident::Resident;
+use super::retention::nanoseconds;
+use super::rows::{Intake, Rows};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
 use super::source::Remote;
@@ -41,14 +46,14 @@ pub(super) struct Keeper {
     budget: Budget,
     /// First loads take turns.
     loads: Arc<Semaphore>,
-    folder: Option<Folder>,
-    /// What queries read; none before the first generation.
-    table: Option<Arc<Table>>,
+    rows: Rows,
     /// What failed and is to be tried again.
     pending: Option<Ask>,
     retention_due: Option<Instant>,
     /// Queries are refused although a table is held: `on_schema_change: fail`.
     is_refused: bool,
+    /// The layout of the table that queries read.
+    adopted: Option<Arc<Layout>>,
     /// What is wrong with the files, until the next refresh has mended it.
     findings: Option<String>,
 }
@@ -62,20 +67,20 @@ impl Keeper {
     ) -> Self {
         let pool = &federation.context().runtime_env().memory_pool;
         let budget = Budget::new(definition.name.clone(), pool);
-        let (folder, table, pending, retention_due) = (None, None, None, None);
-        let (is_refused, findings) = (false, None);
+        // In files once the folder is open.
+        let rows = Rows::Resident(Resident::new(definition.name.clone(), budget.clone(), None));
         Self {
             definition,
             federation,
             board,
             budget,
             loads,
-            folder,
-            table,
-            pending,
-            retention_due,
-            is_refused,
-            findings,
+            rows,
+            pending: None,
+            retention_due: None,
+            is_refused: false,
+            adopted: None,
+            findings: None,
         }
     }
 
@@ -138,11 +143,12 @@ impl Keeper {
 
     async fn open_folder(&mut self) -> Result<bool, RefreshError> {
         let Some(settings) = self.definition.disk.clone() else { return Ok(false) };
-        let must_restore = settings.mode == disk::Mode::FileUpdate;
-        // A try before this one may hold it.
-        self.folder = None;
+        let settings = Settings { memory_bytes_max: self.memory_left(), ..settings };
+        let (residence, mode) = (settings.residence, settings.mode);
+        let (name, budget) = (self.definition.name.clone(), self.budget.clone());
+        // A try before this one may hold the folder.
+        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None));
         let opened = Folder::open(settings).await.map_err(RefreshError::disk(&self.definition.name))?;
-        self.folder = Some(opened.folder);
         if !opened.findings.is_empty() {
             let dataset = &self.definition.name;
             tracing::warn!(%dataset, findings = %opened.findings, "the stored generation is not what it was");
@@ -151,38 +157,54 @@ impl Keeper {
             // What is served is not the last generation.
             self.definition.rules.refreshes_restored = true;
         }
+        self.rows = match residence {
+            Residence::Memory => Rows::Resident(Resident::new(name, budget, Some(opened.folder))),
+            Residence::Files => Rows::Filed(Filed::new(name, budget, opened.folder, self.reading())),
+        };
         let Some(held) = opened.restored else { return Ok(false) };
         match self.restore(held).await {
-            Err(error) if !must_restore => {
-                self.table = None;
+            // The upstream has the rows too.
+            Err(error) if mode != disk::Mode::FileUpdate => {
+                self.rows.forget();
                 self.fails(&error).await;
                 Ok(false)
             }
-            restored => restored,
+            restored => restored.map(|()| true),
         }
     }
 
-    async fn restore(&mut self, held: Restored) -> Result<bool, RefreshError> {
-        let Chunks::Memory(batches) = held.chunks else { return Ok(false) };
-        let layout = Arc::new(self.definition.layout(&held.schema)?);
-        let table = Arc::new(Table::new(Arc::clone(&layout)));
-        let budget = self.budget.clone();
-        let (number, watermark) = (held.number, held.watermark);
-        let generation =
-            blocking("restore table", move || restored(&layout, batches, number, watermark, &budget));
-        table.publish(generation.await??)?;
-        self.adopt(table).await?;
-        // Rows have grown older while nobody looked.
+    async fn restore(&mut self, held: Restored) -> Result<(), RefreshError> {
+        tracing::info!(dataset = %self.definition.name, rows = held.rows, generation = held.number, "found on disk");
+        let layout = self.definition.layout(&held.schema)?;
+        self.rows.restore(layout, held).await?;
+        self.adopt().await?;
+        // Rows may have grown too old meanwhile.
         self.retention_due = self.definition.retention.as_ref().map(|_| Instant::now());
-        Ok(true)
+        Ok(())
+    }
+
+    /// What the memory that all share has left, in bytes; none without a limit.
+    fn memory_left(&self) -> Option<u64> {
+        let pool = self.federation.memory_pool();
+        match pool.memory_limit() {
+            MemoryLimit::Finite(limit) => Some(limit.saturating_sub(pool.reserved()) as u64),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => None,
+        }
+    }
+
+    /// A session for reading files, with the memory that all share.
+    fn reading(&self) -> SessionContext {
+        SessionContext::new_with_config_rt(SessionConfig::new(), self.federation.context().runtime_env())
     }
 
     /// `refresh_mode: disabled` without anything on disk: an empty table, until somebody asks.
     async fn hold_nothing(&mut self) -> Result<(), RefreshError> {
         let fetch = self.plan(&Ask::default()).await?;
-        let table = self.table_for(&fetch.schema()).await?;
-        let empty = Load::begin(Arc::clone(table.layout()), None, self.budget.clone()).finish()?;
-        self.publish(&table, empty).await
+        let layout = self.layout_for(&fetch.schema())?;
+        let rows = RecordBatchStreamAdapter::new(fetch.schema(), futures::stream::empty());
+        let intake = Intake { layout, newer: None, rows: Box::pin(rows), dropped: Vec::new() };
+        self.rows.take(intake).await?;
+        self.adopt().await
     }
 
     async fn wait(&mut self, until: Until) -> Event {
@@ -252,52 +274,44 @@ impl Keeper {
         let is_refused =
             matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == OnChange::Fail;
         self.is_refused |= is_refused;
-        if (self.table.is_none() && self.definition.is_awaited) || is_refused {
+        if (self.rows.layout().is_none() && self.definition.is_awaited) || is_refused {
             self.federation.await_here(dataset, Some(reason));
         }
     }
 
     /// One refresh; the mode that it turned out to be.
     async fn run(&mut self, ask: &Ask) -> Result<Mode, RefreshError> {
-        if self.table.is_some() {
+        if self.rows.layout().is_some() {
             self.federation.look_again(&self.definition.name).await;
         }
         let fetch = self.plan(ask).await?;
         let loads = Arc::clone(&self.loads);
+        // What was restored takes its turn as well: many processes may start at once.
         let _turn = match self.board.status().last_refresh {
             None => loads.acquire().await.ok(),
             Some(_) => None,
         };
-        let table = self.table_for(&fetch.schema()).await?;
-        let mode = match ask.mode {
-            Some(AskMode::Full) => Mode::Full,
-            Some(AskMode::Append) => Mode::Append,
-            None => self.definition.mode,
-        };
-        let since = table.pin().and_then(|previous| Some((previous.watermark()?, previous)));
-        let (mode, build, filter) = match (mode, since) {
-            (Mode::Append, Some((watermark, previous))) => {
-                let filter = self.newer(&fetch.schema(), watermark).map_err(self.failed())?;
-                (Mode::Append, Build::Append(Append::begin(previous, self.budget.clone())), filter)
-            }
-            _ => {
-                let filter = self.window(&fetch.schema()).map_err(self.failed())?;
-                let load = Load::begin(Arc::clone(table.layout()), self.pin(), self.budget.clone());
-                (Mode::Full, Build::Load(load), filter)
-            }
+        let layout = self.layout_for(&fetch.schema())?;
+        let newer = self.newer(ask, &layout).map_err(self.failed())?;
+        let mode = if newer.is_some() { Mode::Append } else { Mode::Full };
+        let filter = match &newer {
+            Some(newer) => Some(newer.clone()),
+            None => self.window(layout.schema()).map_err(self.failed())?,
         };
         let fetch = match filter {
             Some(filter) => fetch.filtered(filter).map_err(self.failed())?,
             None => fetch,
         };
-        let rows = fetch.rows().await.map_err(self.failed())?;
-        if let Some(generation) = build.take(&self.definition.name, self.reported(rows)).await? {
-            let generation = self.retained(generation).await?;
-            self.publish(&table, generation).await?;
-            self.compact(&table).await?;
+        let rows = self.reported(fetch.rows().await.map_err(self.failed())?);
+        let dropped = self.dropped(&layout)?;
+        self.rows.take(Intake { layout, newer, rows, dropped }).await?;
+        self.board.shows(self.rows.figures());
+        let was_refused = std::mem::take(&mut self.is_refused);
+        if was_refused || self.rows.layout() != self.adopted {
+            self.adopt().await?;
         }
-        if std::mem::take(&mut self.is_refused) {
-            self.adopt(table).await?;
+        if let (None, Some(retention)) = (self.retention_due, &self.definition.retention) {
+            self.retention_due = Some(Instant::now() + retention.check_interval);
         }
         Ok(mode)
     }
@@ -305,7 +319,7 @@ impl Keeper {
     async fn plan(&self, ask: &Ask) -> Result<Fetch, RefreshError> {
         let name = &self.definition.name;
         // Rows are here: nobody waits for the upstream, and retention must not.
-        if let Some(reason) = self.federation.never_reached(name).filter(|_| self.table.is_some()) {
+        if let Some(reason) = self.federation.never_reached(name).filter(|_| self.rows.layout().is_some()) {
             return Err(RefreshError::never_reached(name, reason));
         }
         self.federation.source_schema(name).await;
@@ -314,29 +328,30 @@ impl Keeper {
     }
 
     /// Failures among the rows are told to the upstream's keeper too.
-    fn reported(
-        &self,
-        rows: datafusion::execution::SendableRecordBatchStream,
-    ) -> datafusion::execution::SendableRecordBatchStream {
-        use futures::TryStreamExt;
+    fn reported(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
         let federation = self.federation.clone();
         let schema = rows.schema();
         let rows = rows.inspect_err(move |error| federation.report_scan(error));
-        Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, rows))
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
     }
 
     fn failed(&self) -> impl Fn(DataFusionError) -> RefreshError + use<> {
         RefreshError::fetch(&self.definition.name)
     }
 
-    fn pin(&self) -> Option<Arc<Generation>> {
-        self.table.as_ref().and_then(|table| table.pin())
-    }
-
-    /// Rows from the watermark less the overlap on. A row without a time may be new whenever it comes: those are
-    /// asked for each time, and counted out when they are here.
-    fn newer(&self, schema: &SchemaRef, watermark: i64) -> datafusion::error::Result<Option<Expr>> {
+    /// Rows from the watermark less the overlap on, where rows are to stand on top of those of `layout`; none for a
+    /// full load. A row without a time may be new whenever it comes: those are asked for each time, and counted out
+    /// when they are here.
+    fn newer(&self, ask: &Ask, layout: &Arc<Layout>) -> datafusion::error::Result<Option<Expr>> {
+        let appends = match ask.mode {
+            Some(mode) => mode == AskMode::Append,
+            None => self.definition.mode == Mode::Append,
+        };
+        let same = self.rows.layout().is_some_and(|held| held == *layout);
+        let watermark = self.rows.figures().and_then(|held| held.watermark);
+        let (true, true, Some(watermark)) = (appends, same, watermark) else { return Ok(None) };
         let from = watermark.saturating_sub(nanoseconds(self.definition.append_overlap));
+        let schema = layout.schema();
         let Some(newer) = self.from(schema, from)? else { return Ok(None) };
         let Some((column, _)) = &self.definition.time else { return Ok(None) };
         let may_be_null =
@@ -357,108 +372,55 @@ impl Keeper {
         at_or_after(schema.field_with_name(column)?, *format, from).map(Some)
     }
 
-    /// The table that rows of `schema` go to: the one that is there, or a new one.
-    async fn table_for(&mut self, schema: &SchemaRef) -> Result<Arc<Table>, RefreshError> {
-        let layout = self.definition.layout(schema)?;
-        let Some(table) = &self.table else { return Ok(Arc::new(Table::new(Arc::new(layout)))) };
-        if **table.layout() == layout {
-            return Ok(Arc::clone(table));
-        }
-        let changed = self.definition.change(table.layout().schema(), schema);
-        match changed {
-            Err(error) => Err(error),
-            Ok(drops) => {
-                if drops {
-                    self.table = None;
-                    self.federation.await_here(&self.definition.name, None);
-                }
-                Ok(Arc::new(Table::new(Arc::new(layout))))
-            }
-        }
-    }
-
-    /// Queries planned from now on read `generation`; then it goes to disk.
-    async fn publish(&mut self, table: &Arc<Table>, generation: Arc<Generation>) -> Result<(), RefreshError> {
-        table.publish(Arc::clone(&generation))?;
-        if self.table.as_ref().is_none_or(|held| !Arc::ptr_eq(held, table)) {
-            self.adopt(Arc::clone(table)).await?;
-        }
-        self.measure(&generation);
-        self.commit(&generation).await
-    }
-
-    async fn adopt(&mut self, table: Arc<Table>) -> Result<(), RefreshError> {
-        let name = &self.definition.name;
-        let remote = || Remote { federation: self.federation.clone(), name: name.clone() };
-        let source = self.definition.uses_source.then(|| Arc::new(remote()) as Arc<dyn Source>);
-        let provider = Arc::new(AcceleratedTable::new(Arc::clone(&table), source));
-        self.board.shows(Arc::clone(&table));
-        self.table = Some(table);
-        self.federation.keep_here(name, provider).await.map_err(self.failed())
-    }
-
-    fn measure(&self, generation: &Generation) {
-        let dataset = self.definition.name.to_string();
-        metrics::gauge!("dataset_acceleration_size_bytes", "dataset" => dataset.clone())
-            .set(generation.bytes() as f64);
-        metrics::gauge!("dataset_acceleration_rows", "dataset" => dataset).set(generation.rows() as f64);
-    }
-
-    async fn commit(&mut self, generation: &Generation) -> Result<(), RefreshError> {
-        let Some(folder) = &mut self.folder else { return Ok(()) };
-        let chunks = generation.chunks().iter().map(|chunk| (chunk.id(), chunk.batch().clone())).collect();
-        let commit = Commit {
-            number: generation.number(),
-            schema: Arc::clone(generation.layout().schema()),
-            watermark: generation.watermark(),
-            resume: None,
+    /// The layout of rows of `schema`: the one that is held, or another where that is followed.
+    fn layout_for(&mut self, schema: &SchemaRef) -> Result<Arc<Layout>, RefreshError> {
+        let layout = Arc::new(self.definition.layout(schema)?);
+        let held = match self.rows.layout() {
+            Some(held) if held != layout => held,
+            Some(held) => return Ok(held),
+            None => return Ok(layout),
         };
-        folder.commit(commit, chunks).await.map_err(RefreshError::disk(&self.definition.name))
-    }
-
-    async fn compact(&mut self, table: &Arc<Table>) -> Result<(), RefreshError> {
-        let Some(generation) = table.pin() else { return Ok(()) };
-        let budget = self.budget.clone();
-        match blocking("compact table", move || compacted(&generation, &budget)).await?? {
-            Some(joined) => self.publish(table, joined).await,
-            None => Ok(()),
+        let drops = self.definition.change(held.schema(), schema)?;
+        if drops {
+            self.rows.forget();
+            self.adopted = None;
+            self.board.shows(None);
+            self.federation.await_here(&self.definition.name, None);
         }
+        Ok(layout)
     }
 
-    /// `generation` without the rows that are kept no longer.
-    async fn retained(&mut self, generation: Arc<Generation>) -> Result<Arc<Generation>, RefreshError> {
-        let Some(retention) = self.definition.retention.clone() else { return Ok(generation) };
-        self.retention_due = Some(Instant::now() + retention.check_interval);
-        let predicates = self.predicates(&retention, &generation)?;
-        let budget = self.budget.clone();
-        let kept = blocking("retention", move || {
-            predicates.iter().try_fold(generation, |generation, predicate| {
-                Ok::<_, RefreshError>(without(&generation, predicate, &budget)?.unwrap_or(generation))
-            })
-        });
-        kept.await?
+    /// Queries planned from now on read what is held.
+    async fn adopt(&mut self) -> Result<(), RefreshError> {
+        let name = &self.definition.name;
+        let Some(mut provider) = self.rows.provider() else { return Ok(()) };
+        if self.definition.uses_source {
+            let source = Remote { federation: self.federation.clone(), name: name.clone() };
+            provider = Arc::new(OrSource::new(provider, Arc::new(source)));
+        }
+        self.board.shows(self.rows.figures());
+        self.federation.keep_here(name, provider).await.map_err(self.failed())?;
+        self.adopted = self.rows.layout();
+        Ok(())
     }
 
-    fn predicates(
-        &self,
-        retention: &Retention,
-        generation: &Generation,
-    ) -> Result<Vec<Arc<dyn datafusion::physical_plan::PhysicalExpr>>, RefreshError> {
+    /// True for the rows that are kept no longer.
+    fn dropped(&self, layout: &Layout) -> Result<Vec<Arc<dyn PhysicalExpr>>, RefreshError> {
+        let Some(retention) = &self.definition.retention else { return Ok(Vec::new()) };
         let state = self.federation.sources().state();
-        retention.predicates(generation.layout(), &state, now()).map_err(self.failed())
+        retention.predicates(layout, &state, now()).map_err(self.failed())
     }
 
     async fn retain(&mut self) {
         self.retention_due = self.definition.retention.as_ref().map(|it| Instant::now() + it.check_interval);
-        let (Some(table), Some(generation)) = (self.table.clone(), self.pin()) else { return };
-        let number = generation.number();
-        let done = match self.retained(generation).await {
-            Ok(kept) if kept.number() == number => Ok(()),
-            Ok(kept) => self.publish(&table, kept).await,
+        let Some(layout) = self.rows.layout() else { return };
+        let done = match self.dropped(&layout) {
+            Ok(dropped) => self.rows.retain(dropped).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = done {
-            self.fails(&error).await;
+        match done {
+            Ok(_) => self.board.shows(self.rows.figures()),
+            Err(error) => self.fails(&error).await,
         }
     }
 }

@@ -16,6 +16,10 @@ mod since;
 mod source;
 
 mod build;
+mod filed;
+mod resident;
+mod rows;
+
 mod keeper;
 
 #[cfg(test)]

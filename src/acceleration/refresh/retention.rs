@@ -14,7 +14,9 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::{DFParser, Statement};
-use datafusion::sql::sqlparser::ast::{FromTable, Ident, Statement as SqlStatement, TableFactor, TableWithJoins};
+use datafusion::sql::sqlparser::ast::{
+    FromTable, Ident, Statement as SqlStatement, TableFactor, TableWithJoins,
+};
 
 use crate::acceleration::store::Layout;
 use crate::name::DatasetName;
@@ -61,7 +63,8 @@ pub(super) fn condition(sql: &str, dataset: &DatasetName) -> std::result::Result
 /// Whether `from` is `dataset` alone, as any query may name it.
 fn names(from: &FromTable, dataset: &DatasetName) -> bool {
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = from;
-    let [TableWithJoins { relation: TableFactor::Table { name, alias: None, .. }, joins }] = tables.as_slice()
+    let [TableWithJoins { relation: TableFactor::Table { name, alias: None, .. }, joins }] =
+        tables.as_slice()
     else {
         return false;
     };

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::acceleration::store::Table;
 use crate::name::DatasetName;
+
+use super::rows::Figures;
 
 /// So many different refreshes may wait behind one that runs.
 const ASKED_MAX: usize = 8;
@@ -75,7 +76,7 @@ pub enum AskError {
 pub(super) struct Board {
     pub name: DatasetName,
     told: Mutex<Told>,
-    table: ArcSwapOption<Table>,
+    figures: ArcSwapOption<Figures>,
     asked: Mutex<VecDeque<Ask>>,
     /// `refresh_sql` until the restart, where it was changed.
     sql: Mutex<Option<String>>,
@@ -131,7 +132,7 @@ impl Board {
         Arc::new(Self {
             name,
             told: Mutex::new(told),
-            table: ArcSwapOption::empty(),
+            figures: ArcSwapOption::empty(),
             asked: Mutex::default(),
             sql: Mutex::default(),
             rung: Notify::new(),
@@ -139,17 +140,17 @@ impl Board {
     }
 
     pub(super) fn status(&self) -> Status {
-        let generation = self.table.load_full().and_then(|table| table.pin());
+        let held = self.figures.load_full();
         let told = lock(&self.told);
         Status {
             phase: told.phase,
             reason: told.reason.clone(),
             since: told.since,
-            rows: generation.as_ref().map_or(0, |generation| generation.rows()),
-            bytes: generation.as_ref().map_or(0, |generation| generation.bytes()),
-            generation: generation.as_ref().map(|generation| generation.number()),
+            rows: held.as_ref().map_or(0, |held| held.rows),
+            bytes: held.as_ref().map_or(0, |held| held.bytes),
+            generation: held.as_ref().map(|held| held.generation),
             last_refresh: told.last_refresh,
-            watermark: generation.and_then(|generation| generation.watermark()).map(moment),
+            watermark: held.and_then(|held| held.watermark).map(moment),
         }
     }
 
@@ -173,9 +174,13 @@ impl Board {
         lock(&self.told).last_refresh = Some(SystemTime::now());
     }
 
-    /// The table that the figures are of from now on.
-    pub(super) fn shows(&self, table: Arc<Table>) {
-        self.table.store(Some(table));
+    /// What queries read from now on.
+    pub(super) fn shows(&self, figures: Option<Figures>) {
+        self.figures.store(figures.map(Arc::new));
+        let dataset = self.name.to_string();
+        let Figures { rows, bytes, .. } = figures.unwrap_or_default();
+        metrics::gauge!("dataset_acceleration_size_bytes", "dataset" => dataset.clone()).set(bytes as f64);
+        metrics::gauge!("dataset_acceleration_rows", "dataset" => dataset).set(rows as f64);
     }
 
     /// Joins an equal one that waits, or queues.

@@ -23,6 +23,7 @@ mod append;
 mod conflict;
 mod dedup;
 mod load;
+mod pack;
 mod rebuild;
 
 mod pins;
@@ -41,6 +42,8 @@ pub(crate) use error::StoreError;
 pub(crate) use generation::Generation;
 pub(crate) use layout::{Key, Layout, OnConflict, Role, Time, TimeFormat};
 pub(crate) use load::Load;
+pub(crate) use pack::{Pack, Packer, kept};
 pub(crate) use pins::Pins;
 pub(crate) use rebuild::{compacted, restored, without};
-pub(crate) use table::{AcceleratedTable, Source, Table};
+pub(crate) use table::{AcceleratedTable, Table};
+pub(crate) use zero::{OrSource, Source};

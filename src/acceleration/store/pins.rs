@@ -3,6 +3,7 @@
 //! A plan may scan a table more than once, and every scan must see the same rows. The query's session carries the pins;
 //! the first scan of a table adds its generation, the others find it.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::prelude::SessionConfig;
@@ -13,6 +14,8 @@ use super::{Generation, Table};
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     taken: Mutex<Vec<(Arc<Table>, Arc<Generation>)>>,
+    /// What tables outside of memory were pinned to, by the address of what they pin from.
+    others: Mutex<Vec<(usize, Arc<dyn Any + Send + Sync>)>>,
 }
 
 impl Pins {
@@ -38,5 +41,23 @@ impl Pins {
         let generation = table.pin()?;
         taken.push((Arc::clone(table), Arc::clone(&generation)));
         Some(generation)
+    }
+
+    /// The same for a table that is no [`Table`]: what `now` gives at the first call of this session for `from`, whose
+    /// address tells it from others and which its plan keeps alive.
+    pub(crate) fn pin_other<F, T: Send + Sync + 'static>(
+        config: &SessionConfig,
+        from: &Arc<F>,
+        now: impl FnOnce() -> Option<Arc<T>>,
+    ) -> Option<Arc<T>> {
+        let Some(pins) = config.get_extension::<Self>() else { return now() };
+        let key = Arc::as_ptr(from).addr();
+        let mut others = pins.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, pinned)) = others.iter().find(|(other, _)| *other == key) {
+            return Arc::clone(pinned).downcast().ok();
+        }
+        let pinned = now()?;
+        others.push((key, Arc::clone(&pinned) as Arc<dyn Any + Send + Sync>));
+        Some(pinned)
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn without(
     let mut chunks = Vec::with_capacity(previous.chunks().len());
     for (chunk, may_match) in previous.chunks().iter().zip(may_match) {
         let stays = match may_match {
-            true => staying(chunk, predicate).map_err(StoreError::compute(layout.name()))?,
+            true => staying(chunk.batch(), predicate).map_err(StoreError::compute(layout.name()))?,
             false => None,
         };
         match stays {
@@ -110,8 +110,11 @@ fn seal<'a>(previous: &'a Arc<Generation>, budget: &'a Budget) -> Seal<'a> {
 }
 
 /// Which rows stay, when not all of them do. A row for which the predicate is NULL stays.
-fn staying(chunk: &Chunk, predicate: &Arc<dyn PhysicalExpr>) -> Result<Option<BooleanArray>> {
-    let matched = predicate.evaluate(chunk.batch())?.into_array(chunk.rows())?;
+pub(super) fn staying(
+    batch: &RecordBatch,
+    predicate: &Arc<dyn PhysicalExpr>,
+) -> Result<Option<BooleanArray>> {
+    let matched = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
     let Some(matched) = matched.as_boolean_opt() else {
         return plan_err!("{predicate} is no condition but a {}", matched.data_type());
     };

@@ -1,6 +1,5 @@
 //! The table that queries see: one pointer to the generation of now.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -15,7 +14,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::scan::{ChunkScan, Piece};
-use super::{Generation, Layout, Pins, StoreError, prune, zero};
+use super::{Generation, Layout, Pins, StoreError, prune};
 
 /// The one atomic pointer of a table.
 #[derive(Debug)]
@@ -28,18 +27,6 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct AcceleratedTable {
     table: Arc<Table>,
-    /// Who answers where no row is here: `on_zero_results: use_source`.
-    source: Option<Arc<dyn Source>>,
-}
-
-/// Where a table's rows come from, for queries that find none here.
-#[async_trait]
-pub(crate) trait Source: fmt::Debug + Send + Sync {
-    /// The table as it is known now; nothing is asked of it before it is scanned.
-    ///
-    /// # Errors
-    /// It was never reached.
-    async fn table(&self) -> Result<Arc<dyn TableProvider>>;
 }
 
 impl Table {
@@ -85,10 +72,9 @@ impl Table {
 }
 
 impl AcceleratedTable {
-    /// `source`, of the same schema, answers a scan for which no row is here.
     #[must_use]
-    pub(crate) fn new(table: Arc<Table>, source: Option<Arc<dyn Source>>) -> Self {
-        Self { table, source }
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Self { table }
     }
 
     fn pieces(generation: &Generation, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Piece>> {
@@ -115,14 +101,9 @@ impl TableProvider for AcceleratedTable {
         TableType::Base
     }
 
-    /// Filters skip chunks, and are applied by whoever reads; with a source behind they are applied here, because
-    /// whether there are rows is decided after them.
+    /// Filters skip chunks, and are applied by whoever reads.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let answer = match self.source {
-            Some(_) => TableProviderFilterPushDown::Exact,
-            None => TableProviderFilterPushDown::Inexact,
-        };
-        Ok(vec![answer; filters.len()])
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
     async fn scan(
@@ -139,18 +120,8 @@ impl TableProvider for AcceleratedTable {
         let generation = Pins::pin(state.config(), &self.table).ok_or_else(not_ready)?;
         let pieces = Self::pieces(&generation, state, filters)?;
         let partitions = state.config().target_partitions();
-        let Some(source) = &self.source else {
-            // A limit counts the rows that pass the filters.
-            let fetch = limit.filter(|_| filters.is_empty());
-            let scan = ChunkScan::try_new(generation, pieces, partitions, projection, fetch)?;
-            return Ok(Arc::new(scan));
-        };
-        let ask = zero::Ask::of(&self.schema(), projection, filters)?;
-        let local = ChunkScan::try_new(generation, pieces, partitions, Some(ask.columns()), None)?;
-        let remote = match source.table().await {
-            Ok(table) => ask.of_source(table.as_ref(), state, filters).await,
-            Err(error) => Err(error),
-        };
-        ask.either(state, Arc::new(local), remote)
+        // A limit counts the rows that pass the filters.
+        let fetch = limit.filter(|_| filters.is_empty());
+        Ok(Arc::new(ChunkScan::try_new(generation, pieces, partitions, projection, fetch)?))
     }
 }

@@ -7,13 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, exec_err, plan_err};
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, exec_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::{conjunction, expr_to_columns};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -26,8 +27,25 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
+/// A table that is kept here, and who answers a scan for which it has no row.
+#[derive(Debug)]
+pub(crate) struct OrSource {
+    local: Arc<dyn TableProvider>,
+    source: Arc<dyn Source>,
+}
+
+/// Where a table's rows come from.
+#[async_trait]
+pub(crate) trait Source: fmt::Debug + Send + Sync {
+    /// The table as it is known now; nothing is asked of it before it is scanned.
+    ///
+    /// # Errors
+    /// It was never reached.
+    async fn table(&self) -> Result<Arc<dyn TableProvider>>;
+}
+
 /// What a scan asks of both sides.
-pub(super) struct Ask {
+struct Ask {
     schema: SchemaRef,
     /// Positions in the table of what is selected, and of what is only filtered by.
     columns: Vec<usize>,
@@ -51,10 +69,49 @@ struct Silent {
     properties: Arc<PlanProperties>,
 }
 
+impl OrSource {
+    #[must_use]
+    pub(crate) fn new(local: Arc<dyn TableProvider>, source: Arc<dyn Source>) -> Self {
+        Self { local, source }
+    }
+}
+
+#[async_trait]
+impl TableProvider for OrSource {
+    fn schema(&self) -> SchemaRef {
+        self.local.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Whether there are rows is decided after the filters, so they are applied here.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let ask = Ask::of(&self.schema(), projection, filters)?;
+        let local = self.local.scan(state, Some(&ask.columns), filters, None).await?;
+        let source = match self.source.table().await {
+            Ok(table) => ask.of_source(table.as_ref(), state, filters).await,
+            Err(error) => Err(error),
+        };
+        ask.either(state, local, source)
+    }
+}
+
 impl Ask {
     /// # Errors
     /// When a filter names a column that the table does not have.
-    pub(super) fn of(schema: &SchemaRef, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Self> {
+    fn of(schema: &SchemaRef, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<Self> {
         let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let selected = columns.len();
         let mut named = std::collections::HashSet::new();
@@ -72,15 +129,11 @@ impl Ask {
         Ok(Self { schema, columns, selected, filter })
     }
 
-    pub(super) fn columns(&self) -> &Vec<usize> {
-        &self.columns
-    }
-
     /// The same columns of `source`, by their names: `refresh_sql` may have chosen and ordered them anew.
     ///
     /// # Errors
     /// When it does not have one of them, or has it in another type; when it cannot be scanned.
-    pub(super) async fn of_source(
+    async fn of_source(
         &self,
         source: &dyn TableProvider,
         state: &dyn Session,
@@ -93,7 +146,10 @@ impl Ask {
                 Some((at, given)) if given.data_type() == wanted.data_type() => columns.push(at),
                 Some((_, given)) => {
                     let (name, held) = (wanted.name(), wanted.data_type());
-                    return plan_err!("its column `{name}` is of type {}, here of type {held}", given.data_type());
+                    return plan_err!(
+                        "its column `{name}` is of type {}, here of type {held}",
+                        given.data_type()
+                    );
                 }
                 None => return plan_err!("it has no column `{}`", wanted.name()),
             }
@@ -105,7 +161,7 @@ impl Ask {
     ///
     /// # Errors
     /// When the filter does not fit.
-    pub(super) fn either(
+    fn either(
         &self,
         state: &dyn Session,
         local: Arc<dyn ExecutionPlan>,

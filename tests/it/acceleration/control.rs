@@ -37,10 +37,15 @@ async fn a_refresh_that_failed_is_not_tried_after_a_newer_one() {
     sidecar.wait_ready().await;
     let fault = Fault::BreakAfter { batches: 0, status: Status::internal("the disk broke") };
     upstream.inject(Method::DoGet, 1, fault);
-    assert_eq!(sidecar.post(REFRESH, r#"{"refresh_sql": "select id, g from t where id < 10"}"#).await.status, 201);
+    assert_eq!(
+        sidecar.post(REFRESH, r#"{"refresh_sql": "select id, g from t where id < 10"}"#).await.status,
+        201
+    );
     // Whoever met the fault: in the end the spicepod's whole table is here, and stays.
     upstream.swap("t", numbered(2)).await;
-    let is_whole = async || sidecar.sql("select count(*) as n, min(g) as g from t").await == json!([{"n": 10_000, "g": 2}]);
+    let is_whole = async || {
+        sidecar.sql("select count(*) as n, min(g) as g from t").await == json!([{"n": 10_000, "g": 2}])
+    };
     sidecar.wait_until("the next refresh is the spicepod's", is_whole).await;
 }
 

@@ -3,6 +3,13 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arrow::array::{
+    BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
+    Int8Array, IntervalMonthDayNanoArray, LargeStringArray, ListArray, StringViewArray, StructArray,
+    Time64MicrosecondArray, TimestampMicrosecondArray, TimestampSecondArray, UInt8Array, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNano};
+
 use super::*;
 use crate::support::sidecar::Finished;
 
@@ -45,8 +52,7 @@ async fn check(dataset: Dataset) -> Finished {
 #[tokio::test(flavor = "multi_thread")]
 async fn intervals_cron_lines_and_jitter_refresh_by_themselves() {
     let tables = ["every", "cron", "jitter"];
-    let upstream =
-        Upstream::builder().tables(tables.map(|name| (name, numbered(1)))).start().await;
+    let upstream = Upstream::builder().tables(tables.map(|name| (name, numbered(1)))).start().await;
     let datasets = [
         Dataset::of("every", &upstream).accelerated("refresh_check_interval: 50ms"),
         Dataset::of("cron", &upstream).accelerated("refresh_cron: '* * * * * *'"),
@@ -73,7 +79,8 @@ async fn a_start_refreshes_what_was_restored_always_or_when_due() {
     let upstream = Upstream::builder().table("t", numbered(1)).start().await;
     let folder = tempfile::tempdir().unwrap();
     let dataset = |when: &str| {
-        let settings = format!("refresh_check_interval: 1h, refresh_on_startup: {when}, {}", at(folder.path(), "file"));
+        let settings =
+            format!("refresh_check_interval: 1h, refresh_on_startup: {when}, {}", at(folder.path(), "file"));
         Dataset::of("t", &upstream).accelerated(&settings)
     };
     let first = start(&[dataset("auto")], "").await;
@@ -88,7 +95,8 @@ async fn a_start_refreshes_what_was_restored_always_or_when_due() {
     assert_eq!(upstream.statements(), Vec::<String>::new());
     auto.terminate().await;
     let always = start(&[dataset("always")], "").await;
-    let is_new = async || always.sql_as("select min(g) as g from t", "application/json").await.body.contains("2");
+    let is_new =
+        async || always.sql_as("select min(g) as g from t", "application/json").await.body.contains("2");
     always.wait_until("it is refreshed", is_new).await;
 }
 
@@ -103,7 +111,11 @@ async fn a_data_window_leaves_old_rows_out() {
     let sidecar = start(&[full, append], "").await;
     sidecar.wait_ready().await;
     for table in ["t", "u"] {
-        assert_eq!(sidecar.sql(&format!("select name from {table}")).await, json!([{"name": "new"}]), "{table}");
+        assert_eq!(
+            sidecar.sql(&format!("select name from {table}")).await,
+            json!([{"name": "new"}]),
+            "{table}"
+        );
     }
     assert!(upstream.statements().iter().all(|sql| sql.contains("WHERE")), "{:?}", upstream.statements());
 }
@@ -202,7 +214,10 @@ async fn an_append_goes_on_where_retention_has_taken_everything_also_after_a_res
     refresh(&second, "").await;
     assert_eq!(names(&second).await, json!([{"name": "c"}]));
     let sent = upstream.statements();
-    assert!(sent[0].contains(&format!("{}", old + 10)) && sent.iter().all(|sql| sql.contains("WHERE")), "{sent:?}");
+    assert!(
+        sent[0].contains(&format!("{}", old + 10)) && sent.iter().all(|sql| sql.contains("WHERE")),
+        "{sent:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,7 +266,8 @@ async fn where_no_row_is_held_the_source_answers() {
 async fn keys_that_are_held_twice_are_named() {
     let rows = |second: &str| events(&[(1, "a"), (1, "a"), (2, second)]);
     let upstream = Upstream::builder().table("t", rows("b")).start().await;
-    let unique = "refresh_retry_enabled: false, primary_key: at, indexes: {name: unique, '(at, name)': enabled}";
+    let unique =
+        "refresh_retry_enabled: false, primary_key: at, indexes: {name: unique, '(at, name)': enabled}";
     let sidecar = start(&[Dataset::of("t", &upstream).accelerated(unique)], "").await;
     sidecar.wait_ready().await;
     // The same row twice is one row under a key.
@@ -275,9 +291,8 @@ async fn conflicts_in_a_unique_index_are_settled_beside_a_primary_key() {
     let settings = |action: &str| {
         format!("primary_key: at, indexes: {{name: unique}}, on_conflict: {{name: {action}, at: {action}}}")
     };
-    let datasets = ["upsert", "drop"].map(|action| {
-        of_seconds(Dataset::of(action, &upstream).table("t").accelerated(&settings(action)))
-    });
+    let datasets = ["upsert", "drop"]
+        .map(|action| of_seconds(Dataset::of(action, &upstream).table("t").accelerated(&settings(action))));
     let sidecar = start(&datasets, "").await;
     sidecar.wait_ready().await;
     let all = |table: &str| format!("select at, name from \"{table}\" order by at");
@@ -317,7 +332,11 @@ async fn a_changed_schema_is_followed_refused_or_begun_anew() {
     upstream.replace("t", batch([("g", text), ("new", ints([3]))]));
     for change in ["sync_all_columns", "drop_and_recreate"] {
         turn(change, "Ready").await;
-        assert_eq!(sidecar.sql(&format!("select * from {change}")).await, json!([{"g": "one", "new": 3}]), "{change}");
+        assert_eq!(
+            sidecar.sql(&format!("select * from {change}")).await,
+            json!([{"g": "one", "new": 3}]),
+            "{change}"
+        );
     }
     // Columns that went are not followed by one that only takes new ones: it keeps what it has.
     turn("append_new_columns", "Error").await;
@@ -421,9 +440,126 @@ async fn an_empty_table_is_a_table_and_its_first_rows_are_appended() {
     assert!(!rows.to_string().contains("missed"), "{rows}");
 }
 
+/// Three rows of a type each, a NULL among them.
+fn of_every_type() -> Vec<(&'static str, ArrayRef)> {
+    let codes = Int8Array::from(vec![Some(1), None, Some(0)]);
+    let long = "a text that is longer than the twelve bytes of a view";
+    let texts = vec![Some(""), None, Some(long)];
+    let decimals = Decimal128Array::from(vec![Some(-5), None, Some(i128::from(i64::MAX) * 7)]);
+    let lists = vec![Some(vec![Some(1), None]), None, Some(vec![])];
+    let structs = StructArray::from(vec![(
+        Arc::new(Field::new("inner", DataType::Utf8, true)),
+        Arc::new(StringArray::from(texts.clone())) as ArrayRef,
+    )]);
+    vec![
+        ("word", Arc::new(DictionaryArray::new(codes, Arc::new(StringArray::from(vec!["x", "y"]))))),
+        ("view", Arc::new(StringViewArray::from(texts.clone()))),
+        ("large", Arc::new(LargeStringArray::from(texts.clone()))),
+        ("bytes", Arc::new(BinaryViewArray::from_iter(texts.iter().map(|text| text.map(str::as_bytes))))),
+        ("float", Arc::new(Float64Array::from(vec![Some(-0.0), None, Some(f64::NAN)]))),
+        ("short", Arc::new(Float32Array::from(vec![Some(f32::NEG_INFINITY), None, Some(f32::MIN_POSITIVE)]))),
+        ("tiny", Arc::new(UInt8Array::from(vec![Some(0), None, Some(255)]))),
+        ("huge", Arc::new(UInt64Array::from(vec![Some(0), None, Some(u64::MAX)]))),
+        ("decimal", Arc::new(decimals.with_precision_and_scale(30, 3).unwrap())),
+        ("flag", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))),
+        ("day", Arc::new(Date32Array::from(vec![Some(-719_162), None, Some(2_932_896)]))),
+        (
+            "far",
+            Arc::new(TimestampSecondArray::from(vec![Some(-62_135_596_800), None, Some(253_402_300_799)])),
+        ),
+        (
+            "zoned",
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(-1)]).with_timezone("+02:00")),
+        ),
+        ("hour", Arc::new(Time64MicrosecondArray::from(vec![Some(1), None, Some(86_399_999_999)]))),
+        ("list", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))),
+        ("struct", Arc::new(structs)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_is_kept_in_memory_in_files_and_over_a_restart() {
+    let mut upstream = Upstream::builder().table("t", batch(of_every_type())).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let filed = |resident: bool| {
+        let path = folder.path().join(format!("t-{resident}"));
+        format!("mode: file, params: {{file_path: {}, resident: {resident}}}", path.display())
+    };
+    let settings = [("memory", String::new()), ("both", filed(true)), ("files", filed(false))];
+    let datasets =
+        settings.map(|(name, settings)| Dataset::of(name, &upstream).table("t").accelerated(&settings));
+    let questions = [
+        "select * from t",
+        "select count(*) as n, min(float) as a, max(float) as b, max(decimal) as c, min(far) as d from t",
+        "select word, float, huge, view from t where float = 0",
+        "select word, float, huge, view from t where float > 5",
+        "select word, float, huge, view from t where word = 'y'",
+        "select word, float, huge, view from t where view is null",
+        "select word, float, huge, view from t where huge = 18446744073709551615",
+        "select word, float, huge, view from t where far < '1000-01-01'",
+    ];
+    let mut expected = Vec::new();
+    for sql in questions {
+        expected.push(upstream.query(sql).await);
+    }
+    let answers = async |sidecar: &Sidecar, names: &[&str]| {
+        let mut client = sidecar.flight_client().await;
+        for name in names {
+            for (sql, expected) in questions.iter().zip(&expected) {
+                let sql = sql.replace("from t", &format!("from {name}"));
+                let answer = client.query(&sql).await.unwrap();
+                assert_same(&sql, &answer.batches, expected, Order::Any);
+            }
+        }
+    };
+    let first = start(&datasets, "").await;
+    first.wait_ready().await;
+    answers(&first, &["memory", "both", "files"]).await;
+    first.terminate().await;
+    upstream.stop().await;
+    let second = start(&datasets[1..], "").await;
+    second.wait_ready().await;
+    answers(&second, &["both", "files"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_files_cannot_hold_is_named() {
+    let span = IntervalMonthDayNanoArray::from(vec![Some(IntervalMonthDayNano::new(1, 2, 3))]);
+    let rows = batch([("id", ints([1])), ("span", Arc::new(span) as ArrayRef)]);
+    let upstream = Upstream::builder().table("t", rows).start().await;
+    let sidecar = start(&[Dataset::of("t", &upstream).accelerated("mode: file")], "").await;
+    says(&sidecar, "column `span` has the type Interval(MonthDayNano), which cannot be kept on disk").await;
+    let memory = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
+    memory.wait_ready().await;
+    assert_eq!(memory.sql("select id from t").await, json!([{"id": 1}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_with_a_schema_and_odd_columns_are_kept_too() {
+    let at: ArrayRef = Arc::new(Int64Array::from(vec![5, 7]));
+    let rows = batch([("Event Time", at), ("Ünit", Arc::new(StringArray::from(vec!["a", "b"])))]);
+    let upstream = Upstream::builder().table("t", rows).start().await;
+    let settings = "mode: file, refresh_mode: append, primary_key: '(\"Ünit\", \"Event Time\")', \
+                    retention_check_enabled: true, retention_check_interval: 1h, \
+                    retention_sql: 'DELETE FROM sales.\"Old Orders\" WHERE length(\"Ünit\") > 1'";
+    let dataset = Dataset::of("sales.\"Old Orders\"", &upstream)
+        .table("t")
+        .accelerated(settings)
+        .field("time_column: Event Time")
+        .field("time_format: unix_seconds");
+    let sidecar = start(&[dataset], "").await;
+    sidecar.wait_ready().await;
+    let sql = "select \"Event Time\" as at from sales.\"Old Orders\" where \"Ünit\" = 'b'";
+    assert_eq!(sidecar.sql(sql).await, json!([{"at": 7}]));
+    let path = "/v1/datasets/sales.%22Old%20Orders%22/acceleration/refresh";
+    let answer = sidecar.post(path, "").await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_cannot_be_kept_are_refused_before_anything_runs() {
-    let at_nothing = |settings: &str| of_seconds(Dataset::at("t", "http://127.0.0.1:1").accelerated(settings));
+    let at_nothing =
+        |settings: &str| of_seconds(Dataset::at("t", "http://127.0.0.1:1").accelerated(settings));
     let wrong = "retention_check_enabled: true, retention_check_interval: 1s, \
                  retention_sql: 'DELETE FROM other WHERE at < 3'";
     let refused = check(at_nothing(wrong)).await;

@@ -55,11 +55,22 @@ async fn refresh_until(sidecar: &Sidecar, upstream: &Upstream, from: i64, dies: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_nine_in_a_loop_leaves_a_whole_generation() {
-    let rounds = if std::env::var_os("SIDEWING_LONG").is_some() { 50 } else { 10 };
+    kill_nine("resident: true").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_in_a_loop_leaves_a_whole_generation_in_files_alone() {
+    kill_nine("resident: false").await;
+}
+
+async fn kill_nine(resident: &str) {
+    let rounds = if std::env::var_os("SIDEWING_LONG").is_some() { 50 } else { 8 };
     let mut dice = StdRng::seed_from_u64(9);
     let mut upstream = Upstream::builder().table("t", many(1)).start().await;
     let folder = tempfile::tempdir().unwrap();
-    let dataset = in_files(&upstream, &folder.path().join("t"), "");
+    let params =
+        format!("mode: file, params: {{file_path: {}, {resident}}}", folder.path().join("t").display());
+    let dataset = Dataset::of("t", &upstream).accelerated(&params);
     let mut sidecar = start(std::slice::from_ref(&dataset), "").await;
     let mut g = 1;
     for round in 0..rounds {
@@ -74,7 +85,11 @@ async fn kill_nine_in_a_loop_leaves_a_whole_generation() {
         let row = sidecar.sql("select min(g) as a, max(g) as b, count(*) as n, sum(id) as s from t").await;
         let row = row[0].clone();
         let context = format!("round {round}, killed after {dies:?}: {ready}..={offered} expected, {row}");
-        assert_eq!((&row["b"], &row["n"], &row["s"]), (&row["a"], &json!(ROWS), &json!(ROWS * (ROWS - 1) / 2)), "{context}");
+        assert_eq!(
+            (&row["b"], &row["n"], &row["s"]),
+            (&row["a"], &json!(ROWS), &json!(ROWS * (ROWS - 1) / 2)),
+            "{context}"
+        );
         let found = row["a"].as_i64().unwrap();
         assert!((ready..=offered).contains(&found), "{context}");
         g = offered + 1;
@@ -260,13 +275,16 @@ async fn damaged_files_are_told_and_an_older_generation_is_served() {
             reason.contains(&name) && reason.contains("damaged")
         };
         sidecar.wait_until(&format!("{context}: {name} is named"), is_named).await;
-        let answer = sidecar.sql_as("select min(g) as a, max(g) as b, count(*) as n from t", "application/json").await;
+        let answer =
+            sidecar.sql_as("select min(g) as a, max(g) as b, count(*) as n from t", "application/json").await;
         if all {
             assert_eq!(answer.status, 503, "{context}: {}", answer.body);
             assert_eq!(sidecar.http("/v1/ready").await.status, 503, "{context}");
         } else {
             assert_eq!(answer.body.trim(), r#"[{"a":1,"b":1,"n":10000}]"#, "{context}");
-            sidecar.wait_until("it says that it is not fresh", async || is_error(&sidecar, &name).await).await;
+            sidecar
+                .wait_until("it says that it is not fresh", async || is_error(&sidecar, &name).await)
+                .await;
         }
         sidecar
     };
@@ -282,7 +300,10 @@ async fn damaged_files_are_told_and_an_older_generation_is_served() {
         };
         sidecar.post(REFRESH, "").await;
         sidecar.wait_until("the next refresh heals it", heals).await;
-        assert_eq!(sidecar.sql("select min(g) as a, count(*) as n from t").await, json!([{"a": 2, "n": 10_000}]));
+        assert_eq!(
+            sidecar.sql("select min(g) as a, count(*) as n from t").await,
+            json!([{"a": 2, "n": 10_000}])
+        );
     }
 }
 
@@ -340,7 +361,11 @@ async fn another_definition_is_not_served_from_files() {
     sidecar.terminate().await;
     // Rows that were never compared under a key must not pass for rows that keep it.
     let sidecar = start(std::slice::from_ref(&third), "").await;
-    sidecar.wait_until("the key is named", async || is_error(&sidecar, "two different rows have (name) = (b)").await).await;
+    sidecar
+        .wait_until("the key is named", async || {
+            is_error(&sidecar, "two different rows have (name) = (b)").await
+        })
+        .await;
     assert_eq!(sidecar.sql_as("select 1 from t", "application/json").await.status, 503);
     upstream.stop().await;
 }

@@ -53,7 +53,9 @@ async fn hammer(settings: &str, refreshes: i64) {
         let (sidecar, done, answers) = (&sidecar, &done, &answers);
         // The join reads the table twice; the filter keeps the answer from coming out of the statistics.
         let sql = match at % 2 {
-            0 => "select min(g) as a, max(g) as b, count(*) as n, max(stale) as stale, min(g) as c, max(g) as d from t",
+            0 => {
+                "select min(g) as a, max(g) as b, count(*) as n, max(stale) as stale, min(g) as c, max(g) as d from t"
+            }
             _ => {
                 "select min(x.g) as a, max(x.g) as b, count(*) as n, max(x.stale) as stale, min(y.g) as c, \
                  max(y.g) as d from t x join t y on x.id = y.id where x.id >= 0"
@@ -106,6 +108,10 @@ async fn readers_see_one_generation_through_hundreds_of_refreshes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_see_one_generation_of_a_table_in_files() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = format!("mode: file, params: {{file_path: {}}}", folder.path().join("t").display());
-    hammer(&settings, 40).await;
+    let settings = |resident: bool| {
+        let path = folder.path().join(format!("t-{resident}"));
+        format!("mode: file, params: {{file_path: {}, resident: {resident}}}", path.display())
+    };
+    let (memory, files) = (settings(true), settings(false));
+    futures::join!(hammer(&memory, 30), hammer(&files, 30));
 }

@@ -36,6 +36,8 @@ struct Kind {
     format: &'static str,
     appends: bool,
     in_files: bool,
+    /// Whether the rows are in memory too.
+    is_resident: bool,
     fold: Fold,
     /// Whether the key is `(id, site)`, not `id`.
     is_compound: bool,
@@ -63,13 +65,16 @@ struct Life {
 impl Kind {
     fn of(seed: u64) -> Self {
         let mut dice = StdRng::seed_from_u64(seed);
+        let fold = [Fold::All, Fold::Upsert, Fold::Drop][seed as usize % 3];
         Self {
             seed,
             format: FORMATS[seed as usize % FORMATS.len()],
             appends: dice.random_bool(0.8),
             in_files: dice.random_bool(0.7),
-            fold: [Fold::All, Fold::Upsert, Fold::Drop][seed as usize % 3],
             is_compound: dice.random(),
+            // Files alone have no keys.
+            is_resident: fold != Fold::All || dice.random(),
+            fold,
         }
     }
 
@@ -80,7 +85,8 @@ impl Kind {
             all.push(format!("refresh_mode: append, refresh_append_overlap: {OVERLAP}{unit}"));
         }
         if self.in_files {
-            all.push(format!("mode: file, params: {{file_path: {}}}", folder.join("t").display()));
+            let (path, resident) = (folder.join("t"), self.is_resident);
+            all.push(format!("mode: file, params: {{file_path: {}, resident: {resident}}}", path.display()));
         }
         let key = if self.is_compound { "(id, site)" } else { "id" };
         let action = match self.fold {
@@ -277,5 +283,9 @@ async fn lives_of_a_dataset_hold_what_the_upstream_says() {
 fn the_lives_of_a_usual_run_have_every_kind() {
     let all: Vec<Kind> = (0..6).map(Kind::of).collect();
     let has = |is: fn(&Kind) -> bool| all.iter().any(is) && !all.iter().all(is);
-    assert!(has(|kind| kind.appends) && has(|kind| kind.in_files) && has(|kind| kind.is_compound), "{all:#?}");
+    assert!(
+        has(|kind| kind.appends) && has(|kind| kind.in_files) && has(|kind| kind.is_compound),
+        "{all:#?}"
+    );
+    assert!(has(|kind| kind.is_resident || !kind.in_files), "{all:#?}");
 }

@@ -27,7 +27,10 @@ const ACCELERATION: &[(&str, Proof)] = &[
     ("engine", Refused("cayenne")),
     ("engine", Refused("turso")),
     ("refresh_mode", Test("lives_of_a_dataset_hold_what_the_upstream_says")),
-    ("refresh_mode", Test("a_disabled_dataset_is_filled_only_when_asked_and_one_that_is_not_enabled_is_remote")),
+    (
+        "refresh_mode",
+        Test("a_disabled_dataset_is_filled_only_when_asked_and_one_that_is_not_enabled_is_remote"),
+    ),
     ("refresh_mode", Refused("changes")),
     ("refresh_mode", Refused("caching")),
     ("refresh_mode", Refused("snapshot")),
@@ -135,6 +138,9 @@ async fn what_is_not_built_is_refused_by_name() {
         let said = format!("{}{}", told.stdout, told.stderr);
         assert_eq!(told.code, Some(2), "{field}: {value}\n{said}");
         let word = value.trim_matches(['{', '}']).split(' ').next_back().unwrap();
-        assert!(said.contains(field) && (said.contains("not supported") || said.contains(word)), "{field}: {value}\n{said}");
+        assert!(
+            said.contains(field) && (said.contains("not supported") || said.contains(word)),
+            "{field}: {value}\n{said}"
+        );
     }
 }

@@ -292,11 +292,6 @@ impl Sidecar {
         }
     }
 
-    /// SIGKILL, then the end.
-    pub async fn kill(mut self) {
-        self.child.kill().await.expect("a sidecar that still runs");
-    }
-
     /// SIGTERM, then the end.
     pub async fn terminate(mut self) -> Finished {
         let pid = self.child.id().expect("a sidecar that still runs");
@@ -309,6 +304,11 @@ impl Sidecar {
         // The readers end with the pipes.
         let _ = self.readers.shutdown(Duration::from_secs(1)).await;
         Finished { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+    }
+
+    /// SIGKILL, and gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a child process");
     }
 }
 

@@ -28,8 +28,7 @@ use super::super::since::at_or_after;
 use super::clock::Clock;
 
 /// Values whose equality is not that of SQL, or not that of their bytes.
-const FLOATS: [Option<f64>; 6] =
-    [Some(0.0), Some(-0.0), Some(f64::NAN), Some(-f64::NAN), Some(1.5), None];
+const FLOATS: [Option<f64>; 6] = [Some(0.0), Some(-0.0), Some(f64::NAN), Some(-f64::NAN), Some(1.5), None];
 const WORDS: [&str; 3] = ["", "short", "a text that is longer than the twelve bytes of a view"];
 
 /// A row of the upstream.
@@ -79,7 +78,11 @@ pub enum Outcome {
     /// The upstream breaks off after so many batches.
     Breaks(usize),
     /// A step on disk goes wrong; after a kill `power` says what a power cut leaves, none is a killed process.
-    Fault { step: usize, fault: Fault, power: Option<u64> },
+    Fault {
+        step: usize,
+        fault: Fault,
+        power: Option<u64>,
+    },
 }
 
 pub struct World {
@@ -140,7 +143,8 @@ impl World {
     pub async fn refresh(&mut self, full: bool, outcome: Outcome) {
         let mut next = Known { seen: self.upstream.len(), ..self.known.clone() };
         let asked = batch(self.kind.clock, &self.upstream);
-        let since = self.held.as_ref().and_then(|held| held.watermark()).filter(|_| self.kind.appends && !full);
+        let since =
+            self.held.as_ref().and_then(|held| held.watermark()).filter(|_| self.kind.appends && !full);
         let generation = match (since, self.held.clone()) {
             (Some(watermark), Some(held)) => {
                 let since = watermark - self.kind.overlap * self.kind.clock.tick();
@@ -296,7 +300,8 @@ impl World {
                         None => Sim::with_files(self.sim.files()),
                     };
                     let failed = self.failed.or(before);
-                    let allowed = if done.is_ok() { [Some(number); 3] } else { [before, Some(number), failed] };
+                    let allowed =
+                        if done.is_ok() { [Some(number); 3] } else { [before, Some(number), failed] };
                     return self.restart_with(sim, &allowed).await;
                 }
                 // What was there before is served on.
@@ -338,7 +343,8 @@ impl World {
         let opened = self.sim.open_folder(settings).await.unwrap();
         assert_eq!(opened.findings, Findings::default());
         self.folder = Some(opened.folder);
-        if let Some(Restored { number, schema, watermark, chunks: Chunks::Memory(chunks), .. }) = opened.restored
+        if let Some(Restored { number, schema, watermark, chunks: Chunks::Memory(chunks), .. }) =
+            opened.restored
         {
             assert_eq!(schema, *self.layout.schema());
             let held = restored(&self.layout, chunks, number, watermark, &self.budget).unwrap();

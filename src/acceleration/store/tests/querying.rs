@@ -26,9 +26,12 @@ fn published(generation: Arc<Generation>) -> Arc<Table> {
 fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(3);
     let context = SessionContext::new_with_config(config);
-    let source = source.map(|table| Arc::new(Fixed(table)) as Arc<dyn Source>);
-    let provider = AcceleratedTable::new(Arc::clone(table), source);
-    context.register_table("rows", Arc::new(provider)).unwrap();
+    let local: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(table)));
+    let provider: Arc<dyn TableProvider> = match source {
+        Some(source) => Arc::new(OrSource::new(local, Arc::new(Fixed(source)))),
+        None => local,
+    };
+    context.register_table("rows", provider).unwrap();
     context
 }
 
@@ -206,7 +209,7 @@ fn a_query_sees_one_generation_however_often_it_scans() {
         let table = published(first);
         let (config, pins) = Pins::into_config(SessionConfig::new());
         let context = SessionContext::new_with_config(config);
-        let provider: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(&table), None));
+        let provider: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(&table)));
         context.register_table("rows", Arc::clone(&provider)).unwrap();
         let scan = || async { provider.scan(&context.state(), None, &[], None).await.unwrap() };
         let before = scan().await;
@@ -289,10 +292,12 @@ fn a_source_that_cannot_answer_fails_only_the_query_that_asks_it() {
         let other = other.unwrap();
         let narrow = MemTable::try_new(other.schema(), vec![vec![other]]).unwrap();
         let narrow: Arc<dyn Source> = Arc::new(Fixed(Arc::new(narrow)));
-        for (source, reason) in [(Arc::new(Unreached) as _, "never reached"), (narrow, "type Utf8, here of type Int64")]
+        for (source, reason) in
+            [(Arc::new(Unreached) as _, "never reached"), (narrow, "type Utf8, here of type Int64")]
         {
             let context = SessionContext::new();
-            let provider = AcceleratedTable::new(Arc::clone(&table), Some(source));
+            let local = Arc::new(AcceleratedTable::new(Arc::clone(&table)));
+            let provider = OrSource::new(local, source);
             context.register_table("rows", Arc::new(provider)).unwrap();
             assert_eq!(ask(&context, "SELECT id FROM rows WHERE id = 3").await.num_rows(), 1);
             let nothing = context.sql("SELECT id FROM rows WHERE id = 77").await.unwrap();
