@@ -453,7 +453,7 @@ fn of_every_type() -> Vec<(&'static str, ArrayRef)> {
     )]);
     vec![
         ("word", Arc::new(DictionaryArray::new(codes, Arc::new(StringArray::from(vec!["x", "y"]))))),
-        ("view", Arc::new(StringViewArray::from(texts.clone()))),
+        ("seen", Arc::new(StringViewArray::from(texts.clone()))),
         ("large", Arc::new(LargeStringArray::from(texts.clone()))),
         ("bytes", Arc::new(BinaryViewArray::from_iter(texts.iter().map(|text| text.map(str::as_bytes))))),
         ("float", Arc::new(Float64Array::from(vec![Some(-0.0), None, Some(f64::NAN)]))),
@@ -491,12 +491,12 @@ async fn every_type_is_kept_in_memory_in_files_and_over_a_restart() {
     let questions = [
         "select * from t",
         "select count(*) as n, min(float) as a, max(float) as b, max(decimal) as c, min(far) as d from t",
-        "select word, float, huge, view from t where float = 0",
-        "select word, float, huge, view from t where float > 5",
-        "select word, float, huge, view from t where word = 'y'",
-        "select word, float, huge, view from t where view is null",
-        "select word, float, huge, view from t where huge = 18446744073709551615",
-        "select word, float, huge, view from t where far < '1000-01-01'",
+        "select word, float, huge, seen from t where float = 0",
+        "select word, float, huge, seen from t where float > 5",
+        "select word, float, huge, seen from t where word = 'y'",
+        "select word, float, huge, seen from t where seen is null",
+        "select word, float, huge, seen from t where huge = 18446744073709551615",
+        "select word, float, huge, seen from t where far < '1000-01-01'",
     ];
     let mut expected = Vec::new();
     for sql in questions {

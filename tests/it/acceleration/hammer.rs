@@ -1,4 +1,5 @@
-//! Many readers through hundreds of refreshes and removals: each answer is of one whole generation.
+//! Many readers through many refreshes and removals: each answer is of one whole generation. Through hundreds of
+//! them, without sockets, in `src/acceleration/store/tests/querying.rs`; here with `SIDEWING_LONG=1`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ const ROWS: i64 = 300;
 const STALE_ROWS: i64 = 40;
 const READERS: usize = 8;
 /// Between two questions of one reader: without it they would leave no time for refreshes on a small machine.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(40);
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(60);
 
 /// Every row carries the number of its generation; so many are there, and some that are not to be kept.
 fn generation(g: i64) -> Vec<RecordBatch> {
@@ -43,7 +44,7 @@ async fn read(sidecar: &Sidecar, client: Option<&mut crate::support::client::Cli
 
 async fn hammer(settings: &str, refreshes: i64) {
     let upstream = Upstream::builder().table("t", generation(1)).start().await;
-    let retention = "retention_check_enabled: true, retention_check_interval: 1ms, \
+    let retention = "retention_check_enabled: true, retention_check_interval: 20ms, \
                      retention_sql: 'DELETE FROM t WHERE stale = 1'";
     let settings = format!("refresh_check_interval: 1ms, {retention}, {settings}");
     let sidecar = start(&[Dataset::of("t", &upstream).accelerated(&settings)], "").await;
@@ -96,13 +97,17 @@ async fn hammer(settings: &str, refreshes: i64) {
     let told = status(&sidecar).await;
     assert!(told["acceleration"]["generation"].as_i64().unwrap() >= refreshes, "{told}");
     let answers = answers.into_inner();
-    assert!(answers >= READERS * 10, "only {answers} answers");
+    assert!(answers >= READERS * 3, "only {answers} answers");
+}
+
+/// How many refreshes, and how many in a long run.
+fn refreshes(usual: i64, long: i64) -> i64 {
+    if std::env::var_os("SIDEWING_LONG").is_some() { long } else { usual }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn readers_see_one_generation_through_hundreds_of_refreshes() {
-    let refreshes = if std::env::var_os("SIDEWING_LONG").is_some() { 3_000 } else { 200 };
-    hammer("primary_key: id", refreshes).await;
+async fn readers_see_one_generation_through_many_refreshes() {
+    hammer("primary_key: id", refreshes(60, 1_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -112,6 +117,6 @@ async fn readers_see_one_generation_of_a_table_in_files() {
         let path = folder.path().join(format!("t-{resident}"));
         format!("mode: file, params: {{file_path: {}, resident: {resident}}}", path.display())
     };
-    let (memory, files) = (settings(true), settings(false));
-    futures::join!(hammer(&memory, 30), hammer(&files, 30));
+    let (memory, files, many) = (settings(true), settings(false), refreshes(12, 200));
+    futures::join!(hammer(&memory, many), hammer(&files, many));
 }
