@@ -6,7 +6,7 @@ set positional-arguments
 default:
     @just --list --unsorted
 
-# Show it: own upstream, three queries, then it keeps serving
+# Show it: own upstream, queries with and without it, then it keeps serving
 demo:
     cargo run --release -- demo
 

@@ -91,6 +91,7 @@ async fn measure(write: bool, sizes: &Sizes) -> Result<()> {
     lines.extend(bench.loads(sizes).await?);
     lines.extend(bench.appends(sizes).await?);
     lines.push(bench.lookups(sizes).await?);
+    lines.extend(bench.codes(sizes).await?);
     lines.push(bench.warm_start(sizes, upstream).await?);
     let section = Section {
         title: "Acceleration",
@@ -250,6 +251,50 @@ impl Bench<'_> {
             Spread::of(few.into_iter()).shown(1e3, 3, " ms"),
             Spread::of(ratios.into_iter()).shown(1.0, 2, ""),
         ])
+    }
+
+    /// A text of few values, as codes and plain: the column of an index stays plain.
+    async fn codes(&self, sizes: &Sizes) -> Result<Vec<Vec<String>>> {
+        let coded = self.sidecar(&[(sizes.many, "refresh_mode: full")]).await?;
+        let plain = self.sidecar(&[(sizes.many, "refresh_mode: full, indexes: {kind: enabled}")]).await?;
+        let mut lines = Vec::new();
+        for (what, sql) in [
+            ("count of each of 50 texts", "SELECT kind, count(*) FROM {} GROUP BY kind"),
+            (
+                "sum where a text begins so",
+                "SELECT sum(value) FROM {} WHERE kind LIKE 'kind-00000000000001%'",
+            ),
+        ] {
+            let sql = sql.replace("{}", &name(sizes.many));
+            let (mut few, mut all) = (Vec::new(), Vec::new());
+            for round in 0..=ROUNDS {
+                for (sidecar, times) in [(&coded, &mut few), (&plain, &mut all)] {
+                    let mut client = sidecar::client(sidecar.process.address("flight")?).await?;
+                    let begun = Instant::now();
+                    sidecar::ask(&mut client, &sql, drop).await?;
+                    if round > 0 {
+                        times.push(begun.elapsed().as_secs_f64());
+                    }
+                }
+            }
+            let ratios: Vec<f64> = few.iter().zip(&all).map(|(coded, plain)| coded / plain).collect();
+            lines.push(vec![
+                format!("{what}, as codes ÷ plain"),
+                Spread::of(few.into_iter()).shown(1e3, 0, " ms"),
+                Spread::of(all.into_iter()).shown(1e3, 0, " ms"),
+                Spread::of(ratios.into_iter()).shown(1.0, 2, ""),
+            ]);
+        }
+        let (bytes, rows) = (coded.table_bytes(sizes.many).await?, sizes.many * ROW_BYTES);
+        lines.push(vec![
+            "memory of the table with its codes ÷ plain rows".to_owned(),
+            format!("{:.0} MB", bytes / 1e6),
+            format!("{:.0} MB", rows as f64 / 1e6),
+            format!("{:.2}", bytes / rows as f64),
+        ]);
+        coded.process.stop().await?;
+        plain.process.stop().await?;
+        Ok(lines)
     }
 
     /// From the start of the process to the first right answer, with the upstream gone.

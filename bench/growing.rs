@@ -18,8 +18,8 @@ use crate::upstream::{BATCH_ROWS, Tables, encoded};
 /// Milliseconds of row 0.
 const EPOCH_MS: usize = 1_700_000_000_000;
 const PREFIX: &str = "rows_";
-/// Two keys of eight bytes, two values of eight, a string of 20 bytes and its offset.
-pub const ROW_BYTES: usize = 4 * 8 + 20 + 4;
+/// Two keys of eight bytes, two values of eight, two strings of 20 bytes and their offsets.
+pub const ROW_BYTES: usize = 4 * 8 + 2 * (20 + 4);
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let field = |name: &str, kind| Field::new(name, kind, false);
@@ -29,6 +29,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         field("grp", DataType::Int64),
         field("value", DataType::Float64),
         field("name", DataType::Utf8),
+        field("kind", DataType::Utf8),
     ]))
 });
 
@@ -119,6 +120,7 @@ impl Grown {
             ints(|row| row % 97)?,
             Arc::new(Float64Array::from_iter_values(rows.clone().map(value))),
             Arc::new(StringArray::from_iter_values(rows.clone().map(|row| format!("name-{row:015}")))),
+            Arc::new(StringArray::from_iter_values(rows.clone().map(|row| format!("kind-{:015}", row % 50)))),
         ];
         Ok(RecordBatch::try_new(Arc::clone(&SCHEMA), columns)?)
     }

@@ -219,8 +219,13 @@ impl App {
         scope.spawn_draining("flight", async move {
             serve::flight::serve(listeners.flight, door, FlightOptions::default(), &flight).await;
         });
+        let measured = engine.clone();
+        let render: Render = Arc::new(move || {
+            measured.measure();
+            metrics()
+        });
         scope.spawn_draining("metrics", async move {
-            serve::metrics::serve(listeners.metrics, metrics, &metered).await;
+            serve::metrics::serve(listeners.metrics, render, &metered).await;
         });
         let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
         federation.start(&keepers, parallel);

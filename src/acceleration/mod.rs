@@ -12,4 +12,4 @@ mod refresh;
 
 pub(crate) use store::Pins;
 
-pub use refresh::{Acceleration, Ask, AskError, AskMode, Phase, Status};
+pub use refresh::{Acceleration, Ask, AskError, AskMode, Phase, Progress, RefreshFailure, Refreshes, Status};

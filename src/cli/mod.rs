@@ -13,10 +13,16 @@ mod check;
 pub mod demo;
 mod fetch;
 mod health;
+mod refresh;
 mod run;
 mod schema;
+mod screen;
+mod sidecar;
 mod signals;
 mod sql;
+mod states;
+mod status;
+mod words;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -42,9 +48,13 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask a running sidecar whether it lives (for container probes).
     Health(health::HealthArgs),
+    /// Show the datasets of a running sidecar: states, rows, sizes, ages.
+    Status(status::StatusArgs),
+    /// Have a running sidecar fetch a dataset anew, and watch it.
+    Refresh(refresh::RefreshArgs),
     /// Ask SQL, once or at a prompt.
     Sql(sql::SqlArgs),
-    /// See the whole of it: an upstream over TLS, a sidecar, three queries.
+    /// See the whole of it: an upstream over TLS, a sidecar, queries with and without it.
     Demo(demo::DemoArgs),
     /// Print the JSON Schema of the spicepod, for editors.
     Schema,
@@ -64,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => blocking(run::run(args)),
         Command::Check(args) => blocking(check::run(args)),
         Command::Health(args) => blocking(health::run(args)),
+        Command::Status(args) => blocking(status::run(args)),
+        Command::Refresh(args) => blocking(refresh::run(args)),
         Command::Sql(args) => blocking(sql::run(args)),
         Command::Demo(args) => blocking(demo::run(args)),
         Command::Schema => schema::run(),

@@ -3,21 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::app::{self, Addresses, App, Listeners, Plan};
 use crate::config::{self, Spicepod};
-use crate::query::{DatasetState, DatasetStatus, Engine, QueryError};
 use crate::telemetry;
 
+use super::screen::Screen;
 use super::signals::StopSignals;
-use super::{fail, misconfigured};
-
-/// How long the start screen waits for the datasets' first states.
-const FIRST_STATES_WAIT: Duration = Duration::from_secs(5);
-const FIRST_STATES_POLL: Duration = Duration::from_millis(20);
+use super::{fail, misconfigured, states};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
@@ -52,7 +45,9 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
         Ok(plan) => plan,
         Err(problems) => return misconfigured(&problems),
     };
-    telemetry::init_log(app::verbosity(&plan.spicepod));
+    let mut screen = Screen::new();
+    let log = screen.above();
+    telemetry::init_log_to(app::verbosity(&plan.spicepod), move || log.clone());
     eprint!("{}", plan.spicepod.shown_warnings());
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,
@@ -73,9 +68,11 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     let app = App::start(plan, listeners, metrics);
     print_addresses(&name, app.addresses);
     tokio::select! {
-        () = print_datasets(&app.engine) => signals.next().await,
+        () = states::print(&app.engine, &mut screen) => signals.next().await,
         () = signals.next() => {}
     }
+    // What is drawn goes before the last words.
+    drop(screen);
     drain(&app, &mut signals).await
 }
 
@@ -102,43 +99,6 @@ fn open_to_others(addresses: Addresses) -> Option<String> {
              every dataset; keep it to 127.0.0.1, or to a network where everybody may",
             open.join(" and ")
         )),
-    }
-}
-
-/// Each dataset with its first state, or `connecting` for those that take long.
-async fn print_datasets(engine: &Engine) {
-    let until = Instant::now() + FIRST_STATES_WAIT;
-    let mut datasets = engine.datasets();
-    while datasets.iter().any(is_undecided) && Instant::now() < until {
-        tokio::time::sleep(FIRST_STATES_POLL).await;
-        datasets = engine.datasets();
-    }
-    let width = datasets.iter().map(|dataset| dataset.name.to_string().len()).max().unwrap_or(0);
-    for dataset in &datasets {
-        say!("  {:width$}  {}", dataset.name.to_string(), state_line(dataset));
-    }
-    if datasets.is_empty() {
-        say!("  no datasets: only statements without tables can be answered");
-    }
-    say!();
-}
-
-fn is_undecided(dataset: &DatasetStatus) -> bool {
-    matches!(dataset.state, DatasetState::Initializing)
-}
-
-fn state_line(dataset: &DatasetStatus) -> String {
-    match &dataset.state {
-        DatasetState::Ready => format!("ready       {}", dataset.from),
-        DatasetState::Initializing => format!("connecting  {}", dataset.from),
-        DatasetState::Error(reason) => {
-            // The line begins with the dataset already.
-            let reason = match reason.as_ref() {
-                QueryError::Upstream { source, .. } => source.to_string(),
-                other => other.to_string(),
-            };
-            format!("error       {reason}; trying again")
-        }
     }
 }
 

@@ -34,17 +34,17 @@ impl Entry {
             Here::Kept(table) => Arc::new(State::Ready { schema: table.schema() }),
             Here::Awaited(why) => {
                 let state = self.state.load();
-                let waiting = format!("Acceleration not ready; loading initial data for {}", self.name);
-                let reason = match (why, state.as_ref()) {
-                    (Some(why), _) => format!("{waiting}: {why}"),
-                    (None, State::Error { reason, .. }) => format!("{waiting}: {reason}"),
-                    (None, _) => waiting,
+                let why = match (why, state.as_ref()) {
+                    (Some(why), _) => Some(why.clone()),
+                    (None, State::Error { reason, .. }) => Some(reason.to_string()),
+                    (None, _) => None,
                 };
+                let reason = Reason::Loading { dataset: self.name.to_string(), why };
                 let since = match state.as_ref() {
                     State::Error { since, .. } => *since,
                     _ => self.since,
                 };
-                Arc::new(State::Error { reason: Reason::Unusable(reason), schema: None, since })
+                Arc::new(State::Error { reason, schema: None, since })
             }
         }
     }
@@ -102,7 +102,10 @@ impl Federation {
         table: Arc<dyn TableProvider>,
     ) -> datafusion::error::Result<()> {
         let Some(entry) = self.entry(name) else { return Ok(()) };
+        // In the catalog before it is said to be ready: who hears that may ask at once.
+        self.inner.context.register_table(entry.reference(), Arc::clone(&table))?;
         entry.here.store(Arc::new(Here::Kept(table)));
+        // The remote table may have come in between.
         self.restore_here(entry)?;
         // A view holds the tables that it was planned over.
         self.plan_views().await;

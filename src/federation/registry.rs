@@ -49,6 +49,11 @@ pub enum State {
 #[derive(Debug, Clone)]
 pub enum Reason {
     Upstream(UpstreamError),
+    /// Its rows are being fetched for the first time; with a word of why that takes so long, where there is one.
+    Loading {
+        dataset: String,
+        why: Option<String>,
+    },
     /// A view that cannot be planned, or a schema that cannot be used.
     Unusable(String),
 }

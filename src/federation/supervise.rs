@@ -203,6 +203,10 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Upstream(error) => error.fmt(f),
+            Self::Loading { dataset, why } => {
+                write!(f, "Acceleration not ready; loading initial data for {dataset}")?;
+                why.iter().try_for_each(|why| write!(f, ": {why}"))
+            }
             Self::Unusable(message) => f.write_str(message),
         }
     }
@@ -235,15 +239,19 @@ impl Federation {
     }
 
     async fn plan_view(&self, entry: &Entry, view: &View) -> State {
-        let mut stale = None;
+        let mut stale: Option<(Reason, SystemTime)> = None;
         for at in &view.depends {
             let source = &self.inner.entries[*at];
             match source.answering().as_ref() {
                 State::Ready { .. } => {}
-                State::Initializing => return State::Initializing,
+                State::Initializing | State::Error { reason: Reason::Loading { why: None, .. }, .. } => {
+                    return State::Initializing;
+                }
                 State::Error { reason, schema, since } => {
                     let reason = Reason::Unusable(format!("`{}` is not ready: {reason}", source.name));
                     match schema {
+                        // Away for as long as the first of its sources.
+                        Some(_) if stale.as_ref().is_some_and(|(_, earlier)| earlier <= since) => {}
                         Some(_) => stale = Some((reason, *since)),
                         None => return State::Error { reason, schema: None, since: *since },
                     }

@@ -178,11 +178,11 @@ impl Engine {
         self.federation.status().into_iter().map(status).collect()
     }
 
-    /// Asks for a refresh of an accelerated dataset; returns at once.
+    /// Asks for a refresh of an accelerated dataset; returns at once, with the number of the refresh.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn refresh(&self, dataset: &str, ask: Ask) -> Result<(), AskError> {
+    pub fn refresh(&self, dataset: &str, ask: Ask) -> Result<u64, AskError> {
         self.acceleration.refresh(dataset, ask)
     }
 
@@ -427,12 +427,15 @@ fn dataset_status(status: Status) -> DatasetStatus {
     let state = match status.state {
         State::Initializing => DatasetState::Initializing,
         State::Ready { .. } => DatasetState::Ready,
-        State::Error { reason: Reason::Upstream(source), .. } => {
-            let dataset = Some(status.name.to_string());
-            DatasetState::Error(Arc::new(QueryError::Upstream { dataset, source }))
-        }
-        State::Error { reason, .. } => {
-            DatasetState::Error(Arc::new(not_ready(&status.name, status.endpoint.clone(), Some(reason))))
+        State::Error { reason: Reason::Loading { why: None, .. }, .. } => DatasetState::Initializing,
+        State::Error { reason, schema, since } => {
+            let reason = match reason {
+                Reason::Upstream(source) => {
+                    QueryError::Upstream { dataset: Some(status.name.to_string()), source }
+                }
+                other => not_ready(&status.name, status.endpoint.clone(), Some(other)),
+            };
+            DatasetState::Error { reason: Arc::new(reason), since, was_ready: schema.is_some() }
         }
     };
     DatasetStatus {

@@ -83,13 +83,8 @@ impl From<Refusal> for QueryError {
 /// The error of a dataset that is not ready; an upstream's reason keeps its kind.
 pub(super) fn not_ready(name: &DatasetName, endpoint: Option<String>, reason: Option<Reason>) -> QueryError {
     let dataset = name.to_string();
-    match reason {
-        Some(Reason::Upstream(error)) => {
-            QueryError::NotReady { dataset, endpoint, reason: error.to_string() }
-        }
-        Some(Reason::Unusable(reason)) => QueryError::NotReady { dataset, endpoint, reason },
-        None => QueryError::NotReady { dataset, endpoint, reason: "connecting to its upstream".to_owned() },
-    }
+    let reason = reason.map_or_else(|| "connecting to its upstream".to_owned(), |reason| reason.to_string());
+    QueryError::NotReady { dataset, endpoint, reason }
 }
 
 /// What DataFusion met, sorted by whose fault it is.

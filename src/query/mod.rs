@@ -5,12 +5,15 @@ mod deadline;
 mod engine;
 mod error;
 mod explain;
+mod gauges;
 mod limits;
 mod planning;
+mod readiness;
 mod statement;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -24,6 +27,7 @@ pub use admission::QueueOptions;
 pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use limits::STACK_SIZE;
+pub use readiness::Readiness;
 
 /// The parameters of a statement: `$1, $2`, `?`, or `$name`.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +75,12 @@ pub struct DatasetStatus {
 pub enum DatasetState {
     Initializing,
     Ready,
-    /// With its reason; healing goes on.
-    Error(Arc<QueryError>),
+    /// Something failed; healing goes on.
+    Error {
+        reason: Arc<QueryError>,
+        /// When it began.
+        since: SystemTime,
+        /// It was ready before: queries are still tried, and the first that succeeds heals it.
+        was_ready: bool,
+    },
 }

@@ -31,8 +31,8 @@ pub trait Door: Clone + Send + Sync + 'static {
     /// Every dataset and view with its state.
     fn datasets(&self) -> Vec<DatasetStatus>;
 
-    /// Asks for a refresh of an accelerated dataset; a door without any refuses.
-    fn refresh(&self, dataset: &str, _ask: Ask) -> Result<(), AskError> {
+    /// Asks for a refresh of an accelerated dataset, and returns its number; a door without any refuses.
+    fn refresh(&self, dataset: &str, _ask: Ask) -> Result<u64, AskError> {
         Err(AskError::NotFound(dataset.to_owned()))
     }
 
@@ -59,7 +59,7 @@ impl Door for Engine {
         Engine::datasets(self)
     }
 
-    fn refresh(&self, dataset: &str, ask: Ask) -> Result<(), AskError> {
+    fn refresh(&self, dataset: &str, ask: Ask) -> Result<u64, AskError> {
         Engine::refresh(self, dataset, ask)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Writes the registry in Prometheus' text format.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
@@ -13,6 +14,8 @@ pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 /// How much the log tells when `RUST_LOG` does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verbosity {
+    /// Errors alone, for a command that stops what others would be warned of.
+    Silent,
     /// Warnings and errors, for commands that print their own result.
     Quiet,
     #[default]
@@ -24,6 +27,7 @@ pub enum Verbosity {
 impl Verbosity {
     fn directives(self) -> &'static str {
         match self {
+            Self::Silent => "error",
             Self::Quiet => "warn",
             Self::Info => "warn,sidewing=info",
             Self::Verbose => "info,sidewing=debug",
@@ -34,10 +38,18 @@ impl Verbosity {
 
 /// Sends the log to standard error; `RUST_LOG` wins over `verbosity`. Later calls change nothing.
 pub fn init_log(verbosity: Verbosity) {
+    init_log_to(verbosity, std::io::stderr);
+}
+
+/// The same by way of `writer`, for who draws on the terminal that standard error is.
+pub fn init_log_to<W>(verbosity: Verbosity, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(verbosity.directives()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .finish();
     // A second call in one process (tests, the demo) keeps the first log.
@@ -78,6 +90,7 @@ fn describe() {
         metrics::Unit::Bytes,
         "What queries and accelerated data may take together."
     );
+    describe_datasets();
     metrics::describe_counter!(
         "upstream_received_bytes",
         metrics::Unit::Bytes,
@@ -93,5 +106,36 @@ fn describe() {
     }
     for reason in ["queue_full", "queue_timeout"] {
         metrics::counter!("query_rejections", "reason" => reason).absolute(0);
+    }
+}
+
+fn describe_datasets() {
+    const STATES: &str = "0 Initializing, 1 Ready, 2 Disabled, 3 Error, 4 Refreshing, 5 ShuttingDown; what is kept here is answered in all \
+         of them once it was loaded.";
+    metrics::describe_gauge!("dataset_load_state", STATES);
+    metrics::describe_gauge!("view_load_state", "0 Initializing, 1 Ready, 3 Error.");
+    metrics::describe_counter!("dataset_acceleration_refresh_errors", "Refreshes that failed.");
+    for (gauge, unit, meaning) in [
+        ("size_bytes", metrics::Unit::Bytes, "Memory of the rows that are kept here."),
+        ("rows", metrics::Unit::Count, "Rows that are kept here."),
+        ("last_refresh_time_ms", metrics::Unit::Milliseconds, "End of the last refresh, since the epoch."),
+        (
+            "max_timestamp_before_refresh_ms",
+            metrics::Unit::Milliseconds,
+            "Newest row as the last refresh began, since the epoch.",
+        ),
+        (
+            "max_timestamp_after_refresh_ms",
+            metrics::Unit::Milliseconds,
+            "Newest row after the last refresh, since the epoch.",
+        ),
+        (
+            "refresh_lag_ms",
+            metrics::Unit::Milliseconds,
+            "How much newer the newest row became by the last refresh.",
+        ),
+        ("ingestion_lag_ms", metrics::Unit::Milliseconds, "How old the newest row is now."),
+    ] {
+        metrics::describe_gauge!(format!("dataset_acceleration_{gauge}"), unit, meaning);
     }
 }

@@ -162,7 +162,7 @@ async fn refreshes_are_asked_for_over_http() {
     let answer = sidecar.post(REFRESH, r#"{"refresh_sql": "select id, g from t where id < 10"}"#).await;
     assert_eq!(
         (answer.status, answer.body.as_str()),
-        (201, r#"{"message":"Dataset refresh triggered for t."}"#)
+        (201, r#"{"message":"Dataset refresh triggered for t.","refresh":1}"#)
     );
     let is_small = async || sidecar.sql("select count(*) as n from t").await == json!([{"n": 10}]);
     sidecar.wait_until("the part is loaded", is_small).await;

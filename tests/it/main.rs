@@ -18,6 +18,7 @@ mod ranks;
 mod acceleration;
 mod cli;
 mod clients;
+mod control;
 mod diagnostics;
 mod differential;
 mod federation;

@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use arc_swap::ArcSwapOption;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::common::Statistics;
 use futures::{StreamExt, TryStreamExt};
 
@@ -31,6 +32,21 @@ pub(crate) struct KnownChunk {
     pub bytes: u64,
     /// Least and greatest values and null counts, where the file's footer is held and sure of them.
     pub statistics: Arc<Statistics>,
+}
+
+/// The rows of a chunk, put together only where they have to be written.
+pub(crate) struct Lazy(Box<dyn FnOnce() -> Result<RecordBatch, ArrowError> + Send>);
+
+impl Lazy {
+    pub(crate) fn new(rows: impl FnOnce() -> Result<RecordBatch, ArrowError> + Send + 'static) -> Self {
+        Self(Box::new(rows))
+    }
+}
+
+impl From<RecordBatch> for Lazy {
+    fn from(batch: RecordBatch) -> Self {
+        Self::new(|| Ok(batch))
+    }
 }
 
 /// One dataset's folder, held by a lock until it is dropped and the last scan on its files has ended.
@@ -104,10 +120,10 @@ impl Folder {
     pub async fn commit(
         &mut self,
         commit: Commit,
-        chunks: Vec<(ChunkId, RecordBatch)>,
+        chunks: Vec<(ChunkId, impl Into<Lazy>)>,
     ) -> Result<(), DiskError> {
         let ids = chunks.iter().map(|(id, _)| *id).collect();
-        match self.write_missing(chunks).await {
+        match self.write_missing(chunks.into_iter().map(|(id, rows)| (id, rows.into()))).await {
             Ok(()) => self.seal(commit, ids).await,
             Err(error) => {
                 self.abandon().await?;
@@ -122,7 +138,7 @@ impl Folder {
     /// # Errors
     /// What failed and at which file; what was written before stays until [`Folder::seal`] or [`Folder::abandon`].
     pub async fn write(&mut self, id: ChunkId, batch: RecordBatch) -> Result<(), DiskError> {
-        self.write_missing(vec![(id, batch)]).await
+        self.write_missing([(id, batch.into())]).await
     }
 
     /// Makes chunks that are on disk the generation that a restart finds, and that new scans read. Every other chunk
@@ -149,7 +165,10 @@ impl Folder {
         self.on_shelf("abandon generation", Shelf::abandon).await
     }
 
-    async fn write_missing(&mut self, chunks: Vec<(ChunkId, RecordBatch)>) -> Result<(), DiskError> {
+    async fn write_missing(
+        &mut self,
+        chunks: impl IntoIterator<Item = (ChunkId, Lazy)>,
+    ) -> Result<(), DiskError> {
         let missing: Vec<_> = {
             let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
             chunks.into_iter().filter(|(id, _)| !shelf.holds(*id)).collect()
@@ -157,8 +176,12 @@ impl Folder {
         let residence = self.residence;
         // Compressed side by side, written one after the other: files and their order stay simple.
         let encoded = futures::stream::iter(missing)
-            .map(|(id, batch)| async move {
-                blocking("compress chunk", move || encode(id, &batch, residence)).await?
+            .map(|(id, rows)| async move {
+                blocking("compress chunk", move || {
+                    let batch = (rows.0)().map_err(|error| DiskError::Encode(error.into()))?;
+                    encode(id, &batch, residence)
+                })
+                .await?
             })
             .buffered(workers());
         let this = &*self;

@@ -39,7 +39,7 @@ use bytes::Bytes;
 use super::chunk_id::ChunkId;
 
 pub(crate) use error::DiskError;
-pub(crate) use folder::{Folder, KnownChunk};
+pub(crate) use folder::{Folder, KnownChunk, Lazy};
 pub(crate) use place::{Roots, folder_of};
 pub(crate) use table::DiskTable;
 

@@ -153,7 +153,8 @@ impl Filed {
         let build = Build::Append(Append::begin(tail, self.budget.clone()));
         let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(None) };
         let fresh = next.chunks().iter().filter(|chunk| !known.contains(&chunk.id()));
-        let fresh = fresh.map(|chunk| chunk.batch().clone()).collect();
+        let fresh = fresh.map(|chunk| chunk.batch()).collect::<Result<_, _>>();
+        let fresh = fresh.map_err(|error| RefreshError::fetch(&self.dataset)(error.into()))?;
         let mut chunks = below.chunks.clone();
         let packer = Packer::new(Arc::clone(&below.layout), dropped, self.budget.clone());
         let packer = self.pack(packer, fresh, &mut chunks).await?;

@@ -24,6 +24,7 @@ use crate::acceleration::disk::{self, Folder, Residence, Restored, Settings};
 use crate::acceleration::store::{Budget, Layout, OrSource};
 use crate::federation::Federation;
 
+use super::asks::{Ask, AskMode};
 use super::definition::{Definition, Mode, OnChange};
 use super::error::RefreshError;
 use super::fetch::Fetch;
@@ -34,7 +35,7 @@ use super::rows::{Intake, Rows};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
 use super::source::Remote;
-use super::status::{Ask, AskMode, Board, Phase};
+use super::status::{Board, Phase};
 
 /// Between two tries to open a folder that cannot be had.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
@@ -230,7 +231,10 @@ impl Keeper {
     async fn refresh(&mut self) -> Event {
         // Somebody who asks now wants something newer than what failed.
         let failed = self.pending.take();
-        let ask = self.board.next_ask().or(failed).unwrap_or_default();
+        let (number, ask) = match self.board.next_ask() {
+            Some((number, ask)) => (Some(number), ask),
+            None => (None, failed.unwrap_or_default()),
+        };
         if let Some(most) = ask.jitter_max {
             let jitter = most.mul_f64(rand::random());
             sleep(jitter).await;
@@ -244,7 +248,8 @@ impl Keeper {
                 let labels = [("dataset", dataset.to_string()), ("mode", mode.word().to_owned())];
                 metrics::histogram!("dataset_acceleration_refresh_duration_ms", &labels).record(elapsed_ms);
                 self.findings = None;
-                self.board.refreshed();
+                self.board.refreshed(begun.elapsed());
+                self.board.ended(number, None);
                 let status = self.board.status();
                 tracing::info!(%dataset, rows = status.rows, generation = status.generation, elapsed_ms, "refreshed");
                 Event::Loaded
@@ -255,6 +260,7 @@ impl Keeper {
                     self.pending = Some(Ask { jitter_max: None, ..ask });
                 }
                 self.fails(&error).await;
+                self.board.ended(number, Some(error.to_string()));
                 Event::Failed { heals }
             }
         }
@@ -302,7 +308,9 @@ impl Keeper {
             Some(filter) => fetch.filtered(filter).map_err(self.failed())?,
             None => fetch,
         };
+        let counted = self.board.underway.begin();
         let rows = self.reported(fetch.rows().await.map_err(self.failed())?);
+        let rows = counted.rows(self.definition.name.clone(), rows);
         let dropped = self.dropped(&layout)?;
         self.rows.take(Intake { layout, newer, rows, dropped }).await?;
         self.board.shows(self.rows.figures());

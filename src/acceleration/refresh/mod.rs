@@ -5,6 +5,9 @@
 
 mod definition;
 mod error;
+
+mod asks;
+mod progress;
 mod status;
 
 mod cadence;
@@ -37,10 +40,12 @@ use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::task::Scope;
 
+pub use asks::{Ask, AskError, AskMode, RefreshFailure, Refreshes};
 use definition::Definition;
 use keeper::Keeper;
+pub use progress::Progress;
 use status::Board;
-pub use status::{Ask, AskError, AskMode, Phase, Status};
+pub use status::{Phase, Status};
 
 /// The accelerated datasets of one spicepod. Cheap to clone.
 #[derive(Clone, Default)]
@@ -95,6 +100,9 @@ impl Acceleration {
         let loads = Arc::new(Semaphore::new(parallel.max(1)));
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for (definition, board) in waiting.drain(..) {
+            let dataset = definition.name.to_string();
+            // There from the start, so that its first increase is one.
+            metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
             let keeper = Keeper::new(definition, federation.clone(), board, Arc::clone(&loads));
             let stop = scope.token();
             // It hears of the end itself, to say so.
@@ -109,11 +117,12 @@ impl Acceleration {
         board.as_ref().map(|board| board.status())
     }
 
-    /// Asks for a refresh of `name`: it joins an equal one that waits, and follows one that runs.
+    /// Asks for a refresh of `name`: it joins an equal one that waits, and follows one that runs. Its number, by
+    /// which [`Status::refreshes`] tells when it has ended.
     ///
     /// # Errors
     /// An unknown or not accelerated dataset, a statement that is no query, too many refreshes that wait.
-    pub fn refresh(&self, name: &str, ask: Ask) -> Result<(), AskError> {
+    pub fn refresh(&self, name: &str, ask: Ask) -> Result<u64, AskError> {
         let board = self.board(name)?;
         ask.sql.as_deref().map_or(Ok(()), is_query)?;
         board.ask(ask)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use datafusion::physical_plan::PhysicalExpr;
 
-use crate::acceleration::disk::{Chunks, Commit, Folder, Restored};
+use crate::acceleration::disk::{Chunks, Commit, Folder, Lazy, Restored};
 use crate::acceleration::store::{
     AcceleratedTable, Append, Budget, Generation, Layout, Load, Table, compacted, restored, without,
 };
@@ -128,7 +128,8 @@ impl Resident {
     /// To disk first: what a query has seen, a restart shows too.
     async fn publish(&mut self, generation: Arc<Generation>) -> Result<(), RefreshError> {
         if let Some(folder) = &mut self.folder {
-            let chunks = generation.chunks().iter().map(|chunk| (chunk.id(), chunk.batch().clone()));
+            let chunks = generation.chunks().iter().cloned();
+            let chunks = chunks.map(|chunk| (chunk.id(), Lazy::new(move || chunk.batch())));
             let commit = Commit {
                 number: generation.number(),
                 schema: Arc::clone(generation.layout().schema()),

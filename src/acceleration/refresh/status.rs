@@ -1,6 +1,5 @@
 //! What is told of an accelerated dataset, and what is asked of it: shared between its keeper and everybody else.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -9,10 +8,9 @@ use tokio::sync::Notify;
 
 use crate::name::DatasetName;
 
+use super::asks::{Ask, AskError, Asks, Refreshes};
+use super::progress::{Progress, Underway};
 use super::rows::Figures;
-
-/// So many different refreshes may wait behind one that runs.
-const ASKED_MAX: usize = 8;
 
 /// Where a dataset is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,36 +38,16 @@ pub struct Status {
     pub generation: Option<u64>,
     /// The end of the last refresh that succeeded in this process.
     pub last_refresh: Option<SystemTime>,
+    /// How long that took.
+    pub last_refresh_took: Option<Duration>,
     /// The latest moment of the time column.
     pub watermark: Option<SystemTime>,
-}
-
-/// A refresh that somebody asks for; what is not said is as the spicepod says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ask {
-    pub sql: Option<String>,
-    pub mode: Option<AskMode>,
-    /// It begins after a random part of this.
-    pub jitter_max: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AskMode {
-    Full,
-    Append,
-}
-
-/// Why a refresh is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    #[error("Dataset {0} not found")]
-    NotFound(String),
-    #[error("Dataset {0} does not have acceleration enabled")]
-    NotAccelerated(String),
-    #[error("{0}")]
-    Invalid(String),
-    #[error("Dataset {0} has {ASKED_MAX} refreshes waiting already")]
-    Busy(String),
+    /// The same before the last refresh that succeeded.
+    pub watermark_before: Option<SystemTime>,
+    /// Of the refresh that runs.
+    pub progress: Option<Progress>,
+    /// Those that somebody asked for.
+    pub refreshes: Refreshes,
 }
 
 /// The board of one dataset: its keeper writes the state, others write what they want.
@@ -77,17 +55,22 @@ pub(super) struct Board {
     pub name: DatasetName,
     told: Mutex<Told>,
     figures: ArcSwapOption<Figures>,
-    asked: Mutex<VecDeque<Ask>>,
+    asks: Mutex<Asks>,
     /// `refresh_sql` until the restart, where it was changed.
     sql: Mutex<Option<String>>,
     pub rung: Notify,
+    /// The refresh that takes rows now.
+    pub underway: Arc<Underway>,
 }
 
 struct Told {
     phase: Phase,
     reason: Option<String>,
     since: SystemTime,
-    last_refresh: Option<SystemTime>,
+    last_refresh: Option<(SystemTime, Duration)>,
+    /// The watermark as the refresh that runs, or ran last, began.
+    watermark_at_begin: Option<SystemTime>,
+    watermark_before: Option<SystemTime>,
 }
 
 impl Phase {
@@ -103,21 +86,28 @@ impl Phase {
             Self::ShuttingDown => "ShuttingDown",
         }
     }
-
-    /// The number that `dataset_load_state` shows.
-    fn gauge(self) -> f64 {
-        match self {
-            Self::Initializing => 0.0,
-            Self::Ready => 1.0,
-            Self::Disabled => 2.0,
-            Self::Error => 3.0,
-            Self::Refreshing => 4.0,
-            Self::ShuttingDown => 5.0,
-        }
-    }
 }
 
 impl Status {
+    /// Nothing held yet.
+    #[must_use]
+    pub fn new(since: SystemTime) -> Self {
+        Self {
+            phase: Phase::Initializing,
+            reason: None,
+            since,
+            rows: 0,
+            bytes: 0,
+            generation: None,
+            last_refresh: None,
+            last_refresh_took: None,
+            watermark: None,
+            watermark_before: None,
+            progress: None,
+            refreshes: Refreshes::default(),
+        }
+    }
+
     /// How far the newest row is behind now; none without a time column.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
@@ -127,20 +117,28 @@ impl Status {
 
 impl Board {
     pub(super) fn new(name: DatasetName) -> Arc<Self> {
-        let told =
-            Told { phase: Phase::Initializing, reason: None, since: SystemTime::now(), last_refresh: None };
+        let told = Told {
+            phase: Phase::Initializing,
+            reason: None,
+            since: SystemTime::now(),
+            last_refresh: None,
+            watermark_at_begin: None,
+            watermark_before: None,
+        };
         Arc::new(Self {
             name,
             told: Mutex::new(told),
             figures: ArcSwapOption::empty(),
-            asked: Mutex::default(),
+            asks: Mutex::default(),
             sql: Mutex::default(),
             rung: Notify::new(),
+            underway: Arc::default(),
         })
     }
 
     pub(super) fn status(&self) -> Status {
         let held = self.figures.load_full();
+        let refreshes = lock(&self.asks).told();
         let told = lock(&self.told);
         Status {
             phase: told.phase,
@@ -149,59 +147,74 @@ impl Board {
             rows: held.as_ref().map_or(0, |held| held.rows),
             bytes: held.as_ref().map_or(0, |held| held.bytes),
             generation: held.as_ref().map(|held| held.generation),
-            last_refresh: told.last_refresh,
+            last_refresh: told.last_refresh.map(|(ended, _)| ended),
+            last_refresh_took: told.last_refresh.map(|(_, took)| took),
             watermark: held.and_then(|held| held.watermark).map(moment),
+            watermark_before: told.watermark_before,
+            progress: self.underway.progress(),
+            refreshes,
         }
+    }
+
+    fn watermark(&self) -> Option<SystemTime> {
+        self.figures.load().as_ref().and_then(|held| held.watermark).map(moment)
     }
 
     /// A new phase; its reason stays until another is told, or all is well.
     pub(super) fn enter(&self, phase: Phase) {
+        let watermark = self.watermark();
         let mut told = lock(&self.told);
         if told.phase != phase {
             (told.phase, told.since) = (phase, SystemTime::now());
         }
+        if phase == Phase::Refreshing {
+            told.watermark_at_begin = watermark;
+        }
         if phase == Phase::Ready {
             told.reason = None;
         }
-        metrics::gauge!("dataset_load_state", "dataset" => self.name.to_string()).set(phase.gauge());
     }
 
     pub(super) fn explain(&self, reason: String) {
         lock(&self.told).reason = Some(reason);
     }
 
-    pub(super) fn refreshed(&self) {
-        lock(&self.told).last_refresh = Some(SystemTime::now());
+    /// A refresh has succeeded, and took so long.
+    pub(super) fn refreshed(&self, took: Duration) {
+        let mut told = lock(&self.told);
+        told.last_refresh = Some((SystemTime::now(), took));
+        told.watermark_before = told.watermark_at_begin;
     }
 
     /// What queries read from now on.
     pub(super) fn shows(&self, figures: Option<Figures>) {
         self.figures.store(figures.map(Arc::new));
-        let dataset = self.name.to_string();
-        let Figures { rows, bytes, .. } = figures.unwrap_or_default();
-        metrics::gauge!("dataset_acceleration_size_bytes", "dataset" => dataset.clone()).set(bytes as f64);
-        metrics::gauge!("dataset_acceleration_rows", "dataset" => dataset).set(rows as f64);
     }
 
-    /// Joins an equal one that waits, or queues.
-    pub(super) fn ask(&self, ask: Ask) -> Result<(), AskError> {
-        let mut asked = lock(&self.asked);
-        if !asked.contains(&ask) {
-            if asked.len() >= ASKED_MAX {
-                return Err(AskError::Busy(self.name.to_string()));
-            }
-            asked.push_back(ask);
-        }
+    /// Joins an equal one that waits, or queues. Its number.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub(super) fn ask(&self, ask: Ask) -> Result<u64, AskError> {
+        let number = lock(&self.asks).ask(&self.name, ask)?;
         self.rung.notify_one();
-        Ok(())
+        Ok(number)
     }
 
     pub(super) fn is_asked(&self) -> bool {
-        !lock(&self.asked).is_empty()
+        !lock(&self.asks).is_empty()
     }
 
-    pub(super) fn next_ask(&self) -> Option<Ask> {
-        lock(&self.asked).pop_front()
+    /// What was asked for, with its number.
+    pub(super) fn next_ask(&self) -> Option<(u64, Ask)> {
+        lock(&self.asks).next()
+    }
+
+    /// The refresh of this number, if somebody asked for it, has ended; badly where there is a reason.
+    pub(super) fn ended(&self, number: Option<u64>, failure: Option<String>) {
+        if let Some(number) = number {
+            lock(&self.asks).end(number, failure);
+        }
     }
 
     pub(super) fn set_sql(&self, sql: Option<String>) {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::DataType;
-use datafusion::error::{DataFusionError, Result};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use datafusion::error::Result;
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
@@ -14,7 +16,7 @@ use crate::acceleration::chunk_id::ChunkId;
 use super::budget::{Budget, Lease};
 use super::layout::Layout;
 use super::time::{Span, nanoseconds};
-use super::{StoreError, shape};
+use super::{StoreError, coded, shape};
 
 /// A longest and a shortest text are kept beside a chunk only when they are this short, in bytes.
 const SUMMARY_VALUE_BYTES_MAX: usize = 1024;
@@ -23,7 +25,10 @@ const SUMMARY_VALUE_BYTES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Chunk {
     id: ChunkId,
-    batch: RecordBatch,
+    schema: SchemaRef,
+    rows: usize,
+    /// In the types of the schema, or as codes.
+    stored: Vec<ArrayRef>,
     columns: Vec<Summary>,
     span: Option<Span>,
     fingerprint: u64,
@@ -64,13 +69,20 @@ impl Chunk {
         fingerprint: u64,
         budget: &Budget,
     ) -> Result<Arc<Self>, StoreError> {
-        let bytes = shape::bytes(&batch);
-        let lease = budget.lease(bytes)?;
+        let plain_bytes = shape::bytes(&batch);
+        let lease = budget.lease(plain_bytes)?;
         let columns = batch.columns().iter().map(Summary::of).collect::<Result<_>>();
         let columns = columns.map_err(StoreError::compute(layout.name()))?;
         let span = layout.time().map(|time| nanoseconds(layout, time, batch.column(time.column)));
         let span = span.transpose()?.map(|times| Span::of(&times));
-        Ok(Arc::new(Self { id, batch, columns, span, fingerprint, bytes, _lease: lease }))
+        let (schema, rows) = (Arc::clone(layout.schema()), batch.num_rows());
+        let stored: Vec<ArrayRef> =
+            batch.columns().iter().enumerate().map(|(at, c)| stored(layout, at, c)).collect();
+        let saved: usize =
+            batch.columns().iter().zip(&stored).map(|(plain, stored)| saved(plain, stored)).sum();
+        let bytes = plain_bytes.saturating_sub(saved);
+        lease.resize(bytes)?;
+        Ok(Arc::new(Self { id, schema, rows, stored, columns, span, fingerprint, bytes, _lease: lease }))
     }
 
     pub(crate) fn id(&self) -> ChunkId {
@@ -78,12 +90,44 @@ impl Chunk {
     }
 
     /// The rows, in the table's schema.
-    pub(crate) fn batch(&self) -> &RecordBatch {
-        &self.batch
+    ///
+    /// # Errors
+    /// A kernel's failure.
+    pub(crate) fn batch(&self) -> Result<RecordBatch, ArrowError> {
+        let all: Vec<usize> = (0..self.stored.len()).collect();
+        self.read(&all, None)
+    }
+
+    /// Some columns, of all rows or of some, in the table's types.
+    ///
+    /// # Errors
+    /// A kernel's failure.
+    pub(super) fn read(
+        &self,
+        columns: &[usize],
+        rows: Option<&UInt32Array>,
+    ) -> Result<RecordBatch, ArrowError> {
+        let schema = Arc::new(self.schema.project(columns)?);
+        let read = columns.iter().zip(schema.fields()).map(|(at, field)| {
+            let stored = &self.stored[*at];
+            match rows {
+                None => coded::plain(stored, field.data_type()),
+                Some(rows) => coded::plain(&take(stored, rows, None)?, field.data_type()),
+            }
+        });
+        let read = read.collect::<Result<Vec<_>, ArrowError>>()?;
+        let count = rows.map_or(self.rows, Array::len);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(schema, read, &options)
+    }
+
+    /// The time column or a column of a key: those are never codes.
+    pub(super) fn plain(&self, at: usize) -> &ArrayRef {
+        &self.stored[at]
     }
 
     pub(crate) fn rows(&self) -> usize {
-        self.batch.num_rows()
+        self.rows
     }
 
     /// Bytes of the buffers, a shared one counted once.
@@ -106,16 +150,34 @@ impl Chunk {
     }
 
     /// Whether these are exactly the rows of `pieces`, in their order.
-    pub(super) fn holds(&self, pieces: &[RecordBatch]) -> bool {
-        let mut at = 0;
+    ///
+    /// # Errors
+    /// A kernel's failure.
+    pub(super) fn holds(&self, pieces: &[RecordBatch]) -> Result<bool, ArrowError> {
         let rows: usize = pieces.iter().map(RecordBatch::num_rows).sum();
-        rows == self.rows()
-            && pieces.iter().all(|piece| {
-                let own = self.batch.slice(at, piece.num_rows());
-                at += piece.num_rows();
-                own.columns() == piece.columns()
-            })
+        if rows != self.rows {
+            return Ok(false);
+        }
+        let own = self.batch()?;
+        let mut at = 0;
+        Ok(pieces.iter().all(|piece| {
+            let own = own.slice(at, piece.num_rows());
+            at += piece.num_rows();
+            own.columns() == piece.columns()
+        }))
     }
+}
+
+fn saved(plain: &ArrayRef, stored: &ArrayRef) -> usize {
+    plain.get_buffer_memory_size().saturating_sub(stored.get_buffer_memory_size())
+}
+
+/// What decides about rows is read row by row, and stays plain.
+fn stored(layout: &Layout, at: usize, column: &ArrayRef) -> ArrayRef {
+    let is_time = layout.time().is_some_and(|time| time.column == at);
+    let is_key = layout.keys().iter().any(|key| key.columns.contains(&at));
+    let coded = if is_time || is_key { None } else { coded::coded(column) };
+    coded.unwrap_or_else(|| Arc::clone(column))
 }
 
 impl Summary {
@@ -129,7 +191,7 @@ impl Summary {
 }
 
 /// The very accumulators that answer `min` and `max`: a query must not see a difference.
-fn bounds(column: &ArrayRef) -> Result<Option<(ScalarValue, ScalarValue)>, DataFusionError> {
+fn bounds(column: &ArrayRef) -> Result<Option<(ScalarValue, ScalarValue)>> {
     let mut least = MinAccumulator::try_new(column.data_type())?;
     let mut greatest = MaxAccumulator::try_new(column.data_type())?;
     least.update_batch(std::slice::from_ref(column))?;

@@ -136,8 +136,7 @@ impl<'a> Contest<'a> {
         let layout = self.field.layout;
         let chunk = &self.field.chunks[places[0].chunk];
         let rows = UInt32Array::from_iter_values(places.iter().map(|place| place.row));
-        let column =
-            |at: usize| take(chunk.batch().column(at), &rows, None).map_err(StoreError::arrow(layout.name()));
+        let column = |at: usize| take(chunk.plain(at), &rows, None).map_err(StoreError::arrow(layout.name()));
         let time = layout.time().map(|time| nanoseconds(layout, time, &column(time.column)?)).transpose()?;
         let mut contenders: Vec<Contender> = places
             .iter()
@@ -168,9 +167,11 @@ impl<'a> Contest<'a> {
         };
         let rivals: Vec<(usize, Arc<Contender>)> =
             contender.keys.iter().enumerate().filter_map(holder).collect();
-        if rivals.iter().any(|(_, rival)| self.same(rival.place, contender.place)) {
-            self.lose(contender.place);
-            return Ok(());
+        for (_, rival) in &rivals {
+            if self.same(rival.place, contender.place)? {
+                self.lose(contender.place);
+                return Ok(());
+            }
         }
         if let Some((key, _)) = rivals.iter().find(|(key, _)| self.keys[*key].on_conflict().is_none()) {
             return Err(self.duplicate(*key, contender.place));
@@ -184,13 +185,16 @@ impl<'a> Contest<'a> {
             self.lose(contender.place);
             return Ok(());
         }
-        self.oust(contender, &rivals);
-        Ok(())
+        self.oust(contender, &rivals)
     }
 
     /// The contender takes the keys of its rivals. When it is the very row that held them before, sent again after an
     /// older one, that row stays where it is: nothing has changed.
-    fn oust(&mut self, mut contender: Contender, rivals: &[(usize, Arc<Contender>)]) {
+    fn oust(
+        &mut self,
+        mut contender: Contender,
+        rivals: &[(usize, Arc<Contender>)],
+    ) -> Result<(), StoreError> {
         for (_, rival) in rivals {
             self.lose(rival.place);
             self.hold(rival, |holders, key| drop(holders.remove(key)));
@@ -199,7 +203,13 @@ impl<'a> Contest<'a> {
                 contender.ousted.push(rival.place);
             }
         }
-        let back = contender.ousted.iter().position(|place| self.same(*place, contender.place));
+        let mut back = None;
+        for (at, place) in contender.ousted.iter().enumerate() {
+            if self.same(*place, contender.place)? {
+                back = Some(at);
+                break;
+            }
+        }
         if let Some(back) = back {
             let held = contender.ousted.swap_remove(back);
             self.lose(contender.place);
@@ -210,6 +220,7 @@ impl<'a> Contest<'a> {
         }
         let contender = Arc::new(contender);
         self.hold(&contender, |holders, key| drop(holders.insert(key.into(), Arc::clone(&contender))));
+        Ok(())
     }
 
     fn hold(
@@ -229,15 +240,20 @@ impl<'a> Contest<'a> {
     }
 
     /// Whether two rows are equal in every column, bit for bit.
-    fn same(&self, one: Place, other: Place) -> bool {
-        let row = |place: Place| self.field.chunks[place.chunk].batch().slice(place.row as usize, 1);
-        row(one).columns() == row(other).columns()
+    fn same(&self, one: Place, other: Place) -> Result<bool, StoreError> {
+        let layout = self.field.layout;
+        let all: Vec<usize> = (0..layout.schema().fields().len()).collect();
+        let row = |place: Place| {
+            let row = UInt32Array::from(vec![place.row]);
+            self.field.chunks[place.chunk].read(&all, Some(&row)).map_err(StoreError::arrow(layout.name()))
+        };
+        Ok(row(one)?.columns() == row(other)?.columns())
     }
 
     fn duplicate(&self, key: usize, place: Place) -> StoreError {
         let (layout, key) = (self.field.layout, self.keys[key]);
-        let batch = self.field.chunks[place.chunk].batch();
-        let value = |at: &usize| match ScalarValue::try_from_array(batch.column(*at), place.row as usize) {
+        let chunk = &self.field.chunks[place.chunk];
+        let value = |at: &usize| match ScalarValue::try_from_array(chunk.plain(*at), place.row as usize) {
             Ok(value) => value.to_string().chars().take(64).collect(),
             Err(_) => "?".to_owned(),
         };

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{filter_record_batch, take_arrays};
+use arrow::compute::filter_record_batch;
 use arrow::row::{RowConverter, Rows, SortField};
 
 use super::time::{Span, nanoseconds};
@@ -67,8 +67,9 @@ fn seen(
     let mut seen = vec![false; new.num_rows()];
     for chunk in held {
         let within = window.rows(layout, chunk)?;
-        let columns = take_arrays(chunk.batch().columns(), &within, None).map_err(&failed)?;
-        for row in &converter.convert_columns(&columns).map_err(&failed)? {
+        let all: Vec<usize> = (0..layout.schema().fields().len()).collect();
+        let rows = chunk.read(&all, Some(&within)).map_err(&failed)?;
+        for row in &converter.convert_columns(rows.columns()).map_err(&failed)? {
             if let Some(at) = copies.get_mut(row.data()).and_then(Vec::pop) {
                 seen[at] = true;
             }
@@ -120,7 +121,7 @@ impl Window {
         let rows = 0..chunk.rows() as u32;
         Ok(match (self.span, layout.time()) {
             (Some(span), Some(time)) => {
-                let times = nanoseconds(layout, time, chunk.batch().column(time.column))?;
+                let times = nanoseconds(layout, time, chunk.plain(time.column))?;
                 let inside = |row: &u32| has(&span, &times, *row as usize);
                 UInt32Array::from_iter_values(rows.filter(inside))
             }

@@ -141,7 +141,7 @@ impl Layer {
         let (mut parts, mut entries) = (Vec::with_capacity(chunks.len()), Vec::with_capacity(rows));
         let mut first = 0;
         for chunk in chunks {
-            let columns: Vec<ArrayRef> = key.iter().map(|at| Arc::clone(chunk.batch().column(*at))).collect();
+            let columns: Vec<ArrayRef> = key.iter().map(|at| Arc::clone(chunk.plain(*at))).collect();
             let hashes = hash::of_rows(&columns, chunk.rows()).map_err(failed)?;
             for (row, hash) in hashes.into_iter().enumerate() {
                 if columns.iter().all(|column| column.is_valid(row)) {

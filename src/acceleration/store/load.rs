@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 
 use super::budget::Lease;
 use super::cut::{Cut, Cutter};
@@ -49,12 +50,6 @@ impl Load {
         self
     }
 
-    /// Rows and bytes that are in chunks by now, for a progress bar.
-    pub(crate) fn progress(&self) -> (usize, usize) {
-        let each = self.chunks.iter().map(|chunk| (chunk.rows(), chunk.bytes()));
-        each.fold((0, 0), |(rows, bytes), (more_rows, more_bytes)| (rows + more_rows, bytes + more_bytes))
-    }
-
     /// # Errors
     /// [`StoreError::Schema`] for other columns, [`StoreError::Memory`], [`StoreError::Time`].
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
@@ -89,7 +84,7 @@ impl Load {
     }
 
     fn keep(&mut self, cut: &Cut) -> Result<(), StoreError> {
-        let chunk = match self.shared(cut) {
+        let chunk = match self.shared(cut).map_err(StoreError::arrow(self.layout.name()))? {
             Some(chunk) => chunk,
             None => Chunk::build(&self.layout, &cut.pieces, cut.fingerprint, &self.budget)?,
         };
@@ -98,9 +93,13 @@ impl Load {
     }
 
     /// Each chunk is shared once: rows that stand twice in the table stand in two chunks.
-    fn shared(&mut self, cut: &Cut) -> Option<Arc<Chunk>> {
-        let alike = self.known.get_mut(&cut.fingerprint)?;
-        let at = alike.iter().position(|chunk| chunk.holds(&cut.pieces))?;
-        Some(alike.swap_remove(at))
+    fn shared(&mut self, cut: &Cut) -> Result<Option<Arc<Chunk>>, ArrowError> {
+        let Some(alike) = self.known.get_mut(&cut.fingerprint) else { return Ok(None) };
+        for at in 0..alike.len() {
+            if alike[at].holds(&cut.pieces)? {
+                return Ok(Some(alike.swap_remove(at)));
+            }
+        }
+        Ok(None)
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod layout;
 
 mod chunk;
+mod coded;
 mod cut;
 mod hash;
 mod keys;

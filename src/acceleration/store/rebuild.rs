@@ -34,7 +34,10 @@ pub(crate) fn without(
     let mut chunks = Vec::with_capacity(previous.chunks().len());
     for (chunk, may_match) in previous.chunks().iter().zip(may_match) {
         let stays = match may_match {
-            true => staying(chunk.batch(), predicate).map_err(StoreError::compute(layout.name()))?,
+            true => {
+                let batch = chunk.batch().map_err(StoreError::arrow(layout.name()))?;
+                staying(&batch, predicate).map_err(StoreError::compute(layout.name()))?
+            }
             false => None,
         };
         match stays {
@@ -133,7 +136,8 @@ fn joined(previous: &Generation, run: &[Arc<Chunk>], budget: &Budget) -> Result<
     let mut cutter = Cutter::new(previous.size());
     let mut cuts: Vec<Cut> = Vec::new();
     for chunk in run {
-        cuts.extend(cutter.push(chunk.batch()).map_err(StoreError::compute(layout.name()))?);
+        let batch = chunk.batch().map_err(StoreError::arrow(layout.name()))?;
+        cuts.extend(cutter.push(&batch).map_err(StoreError::compute(layout.name()))?);
     }
     cuts.extend(cutter.rest());
     cuts.iter().map(|cut| Chunk::build(layout, &cut.pieces, cut.fingerprint, budget)).collect()

@@ -5,8 +5,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -122,15 +121,7 @@ impl Piece {
             Self::Whole(at) => (*at, None),
             Self::Rows(at, rows) => (*at, Some(rows)),
         };
-        let batch = generation.chunks()[at].batch().project(columns)?;
-        Ok(match rows {
-            None => batch,
-            Some(rows) if columns.is_empty() => {
-                let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-                RecordBatch::try_new_with_options(batch.schema(), Vec::new(), &options)?
-            }
-            Some(rows) => take_record_batch(&batch, rows)?,
-        })
+        Ok(generation.chunks()[at].read(columns, rows)?)
     }
 }
 

@@ -123,7 +123,8 @@ pub(super) fn reduced(
     stays: &BooleanArray,
     budget: &Budget,
 ) -> Result<Option<Arc<Chunk>>, StoreError> {
-    let rest = filter_record_batch(chunk.batch(), stays).map_err(StoreError::arrow(layout.name()))?;
+    let batch = chunk.batch().map_err(StoreError::arrow(layout.name()))?;
+    let rest = filter_record_batch(&batch, stays).map_err(StoreError::arrow(layout.name()))?;
     if rest.num_rows() == 0 {
         return Ok(None);
     }

@@ -89,7 +89,7 @@ fn appended(previous: &Arc<Generation>, rows: &[Row]) -> Result<Option<Arc<Gener
 
 /// All rows in their order.
 fn rows(generation: &Generation) -> Vec<Row> {
-    generation.chunks().iter().flat_map(|chunk| rows_of(chunk.batch())).collect()
+    generation.chunks().iter().flat_map(|chunk| rows_of(&chunk.batch().unwrap())).collect()
 }
 
 fn rows_of(batch: &RecordBatch) -> Vec<Row> {

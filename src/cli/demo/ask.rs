@@ -1,4 +1,4 @@
-//! The demo's three queries: asked, shown with their answer, time, and what went upstream.
+//! The demo's queries: asked, shown with their answer, time, and what went upstream; and what is answered without one.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ enum Front {
     Flight,
 }
 
-const QUERIES: [(&str, Front, &str); 3] = [
+const QUERIES: [(&str, Front, &str); 4] = [
     (
         "A join with an aggregate goes upstream as one statement",
         Front::Http,
@@ -47,13 +47,26 @@ FROM information_schema.tables AS t JOIN region AS r ON r.r_name = 'ASIA'
 WHERE t.table_name IN ('orders', 'region')
 ORDER BY t.table_name",
     ),
+    (
+        "A dataset that is kept here (acceleration: enabled)",
+        Front::Http,
+        "SELECT l_returnflag AS flag, l_linestatus AS status, count(*) AS items, sum(l_quantity) AS quantity
+FROM lineitem
+WHERE l_shipdate <= DATE '1998-09-02'
+GROUP BY l_returnflag, l_linestatus
+ORDER BY flag, status",
+    ),
 ];
 
-/// Asks all three and prints what a person wants to see.
+/// Asked without the upstream: of what is kept here, and of what is not.
+const KEPT: &str = "SELECT count(*) AS items, max(l_shipdate) AS last FROM lineitem";
+const NOT_KEPT: &str = "SELECT count(*) AS orders FROM orders";
+
+/// Asks all and prints what a person wants to see.
 ///
 /// # Errors
 /// The first query that fails.
-pub(super) async fn three_queries(addresses: Addresses) -> Result<(), Failure> {
+pub(super) async fn all(addresses: Addresses) -> Result<(), Failure> {
     for (at, (title, front, sql)) in QUERIES.iter().enumerate() {
         say!("{}. {title}\n", at + 1);
         say!("{}\n", indented(sql));
@@ -64,13 +77,34 @@ pub(super) async fn three_queries(addresses: Addresses) -> Result<(), Failure> {
         };
         let elapsed_ms = begun.elapsed().as_secs_f64() * 1000.0;
         say!("{}\n", indented(answer.trim_end()));
-        say!("   answered over {over} in {elapsed_ms:.1} ms; sent upstream:");
-        for sent in sent_upstream(addresses, sql).await? {
+        let sent = sent_upstream(addresses, sql).await?;
+        let heading = if sent.is_empty() { "nothing went upstream" } else { "sent upstream:" };
+        say!("   answered over {over} in {elapsed_ms:.1} ms; {heading}");
+        for sent in sent {
             say!("     {sent}");
         }
         say!();
     }
     Ok(())
+}
+
+/// Shows what an application meets while the upstream is away.
+///
+/// # Errors
+/// What is kept here is not answered, or what is not kept is.
+pub(super) async fn without_upstream(addresses: Addresses) -> Result<(), Failure> {
+    say!("{}. The upstream is stopped: what is kept here is answered all the same\n", QUERIES.len() + 1);
+    say!("{}\n", indented(KEPT));
+    say!("{}\n", indented(over_http(addresses, KEPT).await?.trim_end()));
+    say!("   What is not kept says so within seconds, and heals by itself:\n");
+    say!("{}\n", indented(NOT_KEPT));
+    match over_http(addresses, NOT_KEPT).await {
+        Ok(answer) => Err(format!("an upstream that was stopped has answered: {answer}").into()),
+        Err(error) => {
+            say!("{}\n", indented(error.to_string().trim_end()));
+            Ok(())
+        }
+    }
 }
 
 async fn over_http(addresses: Addresses, sql: &str) -> Result<String, Failure> {

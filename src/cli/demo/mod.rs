@@ -1,8 +1,8 @@
 //! `sidewing demo`: the whole of it on one machine, without a network.
 //!
 //! An upstream of its own runs as a second process (TPC-H over TLS, a private CA and an API key made on
-//! the spot); a sidecar runs here on a spicepod in a temporary directory; three queries are asked over
-//! HTTP and Flight and shown with what went upstream. Then it keeps serving.
+//! the spot); a sidecar runs here on a spicepod in a temporary directory, and keeps one of its tables; queries are
+//! asked over HTTP and Flight and shown with what went upstream, and once without the upstream. Then it keeps serving.
 
 mod ask;
 pub mod tpch;
@@ -18,25 +18,28 @@ use tokio::process::{Child, Command};
 
 use crate::app::{self, Addresses, App, Listeners, Plan};
 use crate::config;
-use crate::query::DatasetState;
 use crate::telemetry::{self, Verbosity};
 
-use super::fail;
 use super::run::{drain, print_addresses};
+use super::screen::Screen;
 use super::signals::StopSignals;
+use super::{fail, states};
 
 pub(crate) use upstream::{UpstreamArgs, run as run_upstream};
 
 /// How long the upstream may take to make its data.
 const UPSTREAM_START_MAX: Duration = Duration::from_secs(120);
-const READY_MAX: Duration = Duration::from_secs(30);
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// The table that is kept here.
+const KEPT: &str = "lineitem";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// TPC-H scale factor: 1 is 6 million line items.
     #[arg(long, default_value_t = tpch::SCALE_DEFAULT, value_parser = tpch::parse_scale)]
     scale: f64,
-    /// Ask the three queries and leave.
+    /// Ask the queries and leave.
     #[arg(long)]
     once: bool,
 }
@@ -44,7 +47,8 @@ pub(crate) struct DemoArgs {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) async fn run(args: DemoArgs) -> ExitCode {
-    telemetry::init_log(Verbosity::Quiet);
+    // Its upstream goes away on purpose.
+    telemetry::init_log(Verbosity::Silent);
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -68,15 +72,17 @@ pub(super) async fn run(args: DemoArgs) -> ExitCode {
 /// What the demo started; dropping it ends the upstream and removes the directory.
 struct Demo {
     app: App,
-    _upstream: Child,
-    _dir: tempfile::TempDir,
+    upstream: Child,
+    /// Where it answers.
+    endpoint: String,
+    dir: tempfile::TempDir,
 }
 
 async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let dir = tempfile::Builder::new().prefix("sidewing-demo-").tempdir()?;
     say!("Making TPC-H data at scale {} and a TLS upstream that serves it ...", args.scale);
     let begun = Instant::now();
-    let (upstream, endpoint) = start_upstream(dir.path(), args.scale).await?;
+    let (upstream, endpoint) = start_upstream(dir.path(), args.scale, None).await?;
     say!("The upstream answers at {endpoint} after {:.1} s.", begun.elapsed().as_secs_f64());
     let pod = write_spicepod(dir.path(), &endpoint)?;
     say!("The spicepod is {}\n", pod.display());
@@ -87,18 +93,20 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let app = App::start(plan, listeners, telemetry::init_metrics()?);
     print_addresses(&name, app.addresses);
     wait_ready(&app).await?;
-    ask::three_queries(app.addresses).await?;
-    print_commands(app.addresses);
-    Ok(Demo { app, _upstream: upstream, _dir: dir })
+    ask::all(app.addresses).await?;
+    let demo = outage(Demo { app, upstream, endpoint, dir }, args.scale).await?;
+    print_commands(demo.app.addresses);
+    Ok(demo)
 }
 
-/// The upstream as a process of its own; it ends with this one.
-async fn start_upstream(dir: &Path, scale: f64) -> Result<(Child, String), Failure> {
+/// The upstream as a process of its own, on the port that an earlier one had or on a free one; it ends with this one.
+async fn start_upstream(dir: &Path, scale: f64, earlier: Option<&str>) -> Result<(Child, String), Failure> {
+    let port = earlier.and_then(|endpoint| endpoint.rsplit(':').next()).unwrap_or("0");
     let mut child = Command::new(std::env::current_exe()?)
         .arg("demo-upstream")
         .arg("--dir")
         .arg(dir)
-        .args(["--scale", &scale.to_string()])
+        .args(["--scale", &scale.to_string(), "--flight", &format!("127.0.0.1:{port}")])
         // Never written to: its end tells the upstream that this process is gone, however it went.
         .arg("--while-stdin-open")
         .stdin(Stdio::piped())
@@ -132,9 +140,12 @@ fn write_spicepod(dir: &Path, endpoint: &str) -> Result<std::path::PathBuf, Fail
             upstream::KEY_NAME,
             dir.join(upstream::CA_FILE).display(),
         ));
+        if table == KEPT {
+            pod.push_str("    acceleration:\n      enabled: true\n");
+        }
     }
     pod.push_str(
-        "\nviews:\n  - name: revenue_by_nation\n    sql: |\n      SELECT n_name AS nation, sum(l_extendedprice * (1 - l_discount)) AS revenue\n      FROM lineitem\n      JOIN orders ON l_orderkey = o_orderkey\n      JOIN customer ON o_custkey = c_custkey\n      JOIN nation ON c_nationkey = n_nationkey\n      GROUP BY n_name\n",
+        "\nviews:\n  - name: revenue_by_nation\n    sql: |\n      SELECT n_name AS nation, sum(o_totalprice) AS revenue\n      FROM orders\n      JOIN customer ON o_custkey = c_custkey\n      JOIN nation ON c_nationkey = n_nationkey\n      GROUP BY n_name\n",
     );
     let path = dir.join("spicepod.yaml");
     std::fs::write(&path, pod)?;
@@ -160,25 +171,27 @@ async fn or_free(wanted: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Waits for every dataset and says so, and what is held of the one that is kept here.
 async fn wait_ready(app: &App) -> Result<(), Failure> {
-    let until = Instant::now() + READY_MAX;
-    loop {
-        let datasets = app.engine.datasets();
-        let waiting = datasets.iter().find(|dataset| !matches!(dataset.state, DatasetState::Ready));
-        match waiting {
-            None => {
-                say!("  {} datasets and views ready\n", datasets.len());
-                return Ok(());
-            }
-            Some(dataset) if Instant::now() > until => {
-                return Err(match &dataset.state {
-                    DatasetState::Error(reason) => reason.to_string().into(),
-                    _ => format!("dataset `{}` is not ready", dataset.name).into(),
-                });
-            }
-            Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
+    let datasets = states::wait_ready(&app.engine, &mut Screen::new(), READY_MAX).await?;
+    say!("  {} datasets and views ready", datasets.len());
+    for (dataset, kept) in
+        datasets.iter().filter_map(|dataset| Some((dataset, dataset.acceleration.as_ref()?)))
+    {
+        say!("  {} is kept here: {}", dataset.name, states::held(kept));
     }
+    say!();
+    Ok(())
+}
+
+/// Stops the upstream, asks what is kept here and what is not, and starts it again where it was.
+async fn outage(mut demo: Demo, scale: f64) -> Result<Demo, Failure> {
+    demo.upstream.kill().await?;
+    ask::without_upstream(demo.app.addresses).await?;
+    let (upstream, endpoint) = start_upstream(demo.dir.path(), scale, Some(&demo.endpoint)).await?;
+    states::wait_ready(&demo.app.engine, &mut Screen::new(), READY_MAX).await?;
+    say!("   The upstream is back, and orders with it.\n");
+    Ok(Demo { upstream, endpoint, ..demo })
 }
 
 fn print_commands(addresses: Addresses) {
@@ -189,7 +202,8 @@ fn print_commands(addresses: Addresses) {
     say!(
         "  curl -X POST http://{http}/v1/sql -H 'Accept: text/plain' -d 'EXPLAIN SELECT count(*) FROM orders'"
     );
-    say!("  curl http://{http}/v1/datasets?status=true");
+    say!("  sidewing status --http {http}");
+    say!("  sidewing refresh {KEPT} --http {http}");
     say!("  curl http://{metrics}/metrics");
     say!("  sidewing sql -e http://{flight} 'SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5'");
     say!();

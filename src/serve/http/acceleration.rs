@@ -29,7 +29,7 @@ struct Change {
     refresh_sql: Option<String>,
 }
 
-/// 201 once the refresh is queued.
+/// 201 once the refresh is queued, with its number: `refreshes` of the dataset's status tells when it has ended.
 pub(super) async fn refresh<D: Door>(
     State(door): State<D>,
     Path(dataset): Path<String>,
@@ -38,9 +38,9 @@ pub(super) async fn refresh<D: Door>(
 ) -> Response {
     let asked = wish(&body).and_then(|ask| door.refresh(&dataset, ask));
     match asked {
-        Ok(()) => {
+        Ok(refresh) => {
             let message = format!("Dataset refresh triggered for {dataset}.");
-            (StatusCode::CREATED, Json(json!({ "message": message }))).into_response()
+            (StatusCode::CREATED, Json(json!({ "message": message, "refresh": refresh }))).into_response()
         }
         Err(error) => refused(&error, &headers),
     }

@@ -13,8 +13,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::error::Refusal;
-use crate::acceleration::{Phase, Status};
-use crate::query::{DatasetState, DatasetStatus};
+use crate::acceleration::{Phase, RefreshFailure, Status};
+use crate::query::{DatasetState, DatasetStatus, Readiness};
 use crate::serve::{Door, status};
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -55,6 +55,9 @@ struct Item {
     error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<String>,
+    /// When the error began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     acceleration: Option<ItemAcceleration>,
 }
@@ -70,8 +73,38 @@ struct ItemAcceleration {
     bytes: usize,
     generation: Option<u64>,
     last_refresh: Option<String>,
+    /// How long it took.
+    last_refresh_seconds: Option<f64>,
     watermark: Option<String>,
     lag_seconds: Option<f64>,
+    /// Of the refresh that takes rows now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ItemProgress>,
+    refreshes: ItemRefreshes,
+}
+
+#[derive(Serialize)]
+struct ItemProgress {
+    rows: usize,
+    bytes: usize,
+    elapsed_seconds: f64,
+}
+
+/// The refreshes that somebody asked for, by their numbers.
+#[derive(Serialize)]
+struct ItemRefreshes {
+    /// The last that was asked for.
+    asked: u64,
+    /// The last that has ended.
+    ended: u64,
+    /// The last that failed.
+    failures: Vec<ItemFailure>,
+}
+
+#[derive(Serialize)]
+struct ItemFailure {
+    refresh: u64,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -89,7 +122,7 @@ fn bad_params(rejection: &QueryRejection, headers: &HeaderMap) -> Response {
     refusal.answer(headers)
 }
 
-/// 200 `ready` when every dataset is, else 503 `not ready` with a line for each that is not.
+/// 200 `ready` when every dataset and view is, else 503 `not ready` with a line for each that is not.
 pub(super) async fn ready<D: Door>(
     State(door): State<D>,
     headers: HeaderMap,
@@ -99,22 +132,11 @@ pub(super) async fn ready<D: Door>(
         Ok(Query(params)) => params.verbose,
         Err(rejection) => return bad_params(&rejection, &headers),
     };
-    let datasets = door.datasets();
-    let is_ready = datasets.iter().all(|dataset| matches!(dataset.state, DatasetState::Ready));
-    let mut lines = String::new();
-    for dataset in &datasets {
-        // Writing to a String cannot fail.
-        let _ = match &dataset.state {
-            DatasetState::Ready if verbose => match stale_reason(dataset) {
-                Some(reason) => writeln!(lines, "[+] {} ok, stale: {reason}", dataset.name),
-                None => writeln!(lines, "[+] {} ok", dataset.name),
-            },
-            DatasetState::Ready => Ok(()),
-            DatasetState::Initializing => writeln!(lines, "[-] {} is being loaded", dataset.name),
-            DatasetState::Error(error) => writeln!(lines, "[-] {}", status::message(error)),
-        };
-    }
-    let (status, text) = match (is_ready, verbose) {
+    let (now, datasets) = (SystemTime::now(), door.datasets());
+    let verdicts: Vec<_> = datasets.iter().map(|dataset| (dataset, dataset.readiness(now))).collect();
+    let told = verdicts.iter().filter(|(_, readiness)| verbose || !readiness.is_ready());
+    let lines: String = told.map(|(dataset, readiness)| ready_line(dataset, readiness)).collect();
+    let (status, text) = match (verdicts.iter().all(|(_, readiness)| readiness.is_ready()), verbose) {
         // Clients compare the whole body.
         (true, false) => (StatusCode::OK, "ready".to_owned()),
         (true, true) => (StatusCode::OK, format!("{lines}ready\n")),
@@ -123,9 +145,17 @@ pub(super) async fn ready<D: Door>(
     (status, [(CONTENT_TYPE, PLAIN)], text).into_response()
 }
 
-/// Why what is kept here is older than it should be: it is answered all the same.
-fn stale_reason(dataset: &DatasetStatus) -> Option<&str> {
-    dataset.acceleration.as_ref()?.reason.as_deref()
+fn ready_line(dataset: &DatasetStatus, readiness: &Readiness<'_>) -> String {
+    let name = &dataset.name;
+    match readiness {
+        Readiness::Ready => format!("[+] {name} ok\n"),
+        Readiness::Stale(reason) => format!("[+] {name} ok, stale: {reason}\n"),
+        Readiness::Away { reason, elapsed } => {
+            format!("[+] {name} ok, away for {} s: {}\n", elapsed.as_secs(), status::message(reason))
+        }
+        Readiness::Loading => format!("[-] {name} is being loaded\n"),
+        Readiness::Unready(reason) => format!("[-] {}\n", status::message(reason)),
+    }
 }
 
 /// The datasets of the spicepod; views are not among them.
@@ -156,15 +186,11 @@ fn is_from(from: &str, source: Option<&str>) -> bool {
 }
 
 fn item(dataset: DatasetStatus, with_status: bool) -> Item {
-    let (state, error) = match &dataset.state {
-        DatasetState::Initializing => ("Initializing", None),
-        DatasetState::Ready => ("Ready", None),
-        DatasetState::Error(error) => ("Error", Some(error)),
+    let (phase, kept) = (dataset.phase(), dataset.acceleration.as_ref());
+    let (error, since) = match &dataset.state {
+        DatasetState::Error { reason, since, .. } if with_status => (Some(reason), Some(*since)),
+        _ => (None, None),
     };
-    let error = error.filter(|_| with_status);
-    // What is kept may be answered although its refresh fails: the refresh's state is the one to watch.
-    let kept = dataset.acceleration.as_ref();
-    let state = kept.map_or(state, |kept| kept.phase.word());
     let failed =
         kept.filter(|kept| with_status && kept.phase == Phase::Error).and_then(|kept| kept.reason.clone());
     Item {
@@ -172,13 +198,14 @@ fn item(dataset: DatasetStatus, with_status: bool) -> Item {
         name: dataset.name.to_string(),
         replication_enabled: false,
         acceleration_enabled: kept.is_some(),
-        status: with_status.then_some(state),
+        status: with_status.then_some(phase.word()),
         error: error.map(|error| {
             let verdict = status::of(error);
             let kind = if verdict.passes { "transient" } else { "permanent" };
             ItemError { category: "dataset", kind, code: verdict.code }
         }),
         error_message: failed.or_else(|| error.map(|error| status::message(error))),
+        since: since.map(shown),
         acceleration: kept.filter(|_| with_status).map(kept_item),
     }
 }
@@ -191,8 +218,25 @@ fn kept_item(kept: &Status) -> ItemAcceleration {
         bytes: kept.bytes,
         generation: kept.generation,
         last_refresh: kept.last_refresh.map(shown),
+        last_refresh_seconds: kept.last_refresh_took.map(|took| took.as_secs_f64()),
         watermark: kept.watermark.map(shown),
         lag_seconds: kept.lag().map(|lag| lag.as_secs_f64()),
+        progress: kept.progress.map(|progress| ItemProgress {
+            rows: progress.rows,
+            bytes: progress.bytes,
+            elapsed_seconds: progress.elapsed.as_secs_f64(),
+        }),
+        refreshes: ItemRefreshes {
+            asked: kept.refreshes.asked,
+            ended: kept.refreshes.ended,
+            failures: kept.refreshes.failures.iter().map(ItemFailure::of).collect(),
+        },
+    }
+}
+
+impl ItemFailure {
+    fn of(failure: &RefreshFailure) -> Self {
+        Self { refresh: failure.refresh, reason: failure.reason.clone() }
     }
 }
 

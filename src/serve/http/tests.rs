@@ -1,7 +1,7 @@
 //! The HTTP front end over real sockets.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::*;
 
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::acceleration::{Phase, Progress, RefreshFailure, Refreshes, Status};
 use crate::query::{DatasetState, QueryError};
 use crate::serve::fake::{Fake, answer, http, upstream_error, watched};
 use crate::serve::listen::ScopeExecutor;
@@ -416,7 +417,11 @@ async fn states_are_told() {
         get(format!("{url}/v1/ready?verbose=true")).await,
         (200, "[+] t ok\n[+] u ok\nready\n".into())
     );
-    fake.datasets[0].state = DatasetState::Error(Arc::new(upstream_error(ErrorKind::Connect)));
+    fake.datasets[0].state = DatasetState::Error {
+        reason: Arc::new(upstream_error(ErrorKind::Connect)),
+        since: SystemTime::UNIX_EPOCH,
+        was_ready: true,
+    };
     fake.datasets[1].state = DatasetState::Initializing;
     let (url, _scope) = http(fake).await;
     assert_eq!(get(format!("{url}/health")).await.0, 200);
@@ -428,7 +433,7 @@ async fn states_are_told() {
     [-] u is being loaded
     ");
     let (_, text) = get(format!("{url}/v1/datasets?status=true")).await;
-    insta::assert_snapshot!(text, @r#"[{"from":"spice.ai:https://core:1/t","name":"t","replication_enabled":false,"acceleration_enabled":false,"status":"Error","error":{"category":"dataset","type":"transient","code":"UpstreamConnect"},"error_message":"dataset `orders`: upstream https://core:50051: it went wrong (try this)"},{"from":"spice.ai:https://core:1/u","name":"u","replication_enabled":false,"acceleration_enabled":false,"status":"Initializing"}]"#);
+    insta::assert_snapshot!(text, @r#"[{"from":"spice.ai:https://core:1/t","name":"t","replication_enabled":false,"acceleration_enabled":false,"status":"Error","error":{"category":"dataset","type":"transient","code":"UpstreamConnect"},"error_message":"dataset `orders`: upstream https://core:50051: it went wrong (try this)","since":"1970-01-01T00:00:00.000Z"},{"from":"spice.ai:https://core:1/u","name":"u","replication_enabled":false,"acceleration_enabled":false,"status":"Initializing"}]"#);
     let (_, text) = get(format!("{url}/v1/datasets?status=true&format=csv&source=spice.ai")).await;
     insta::assert_snapshot!(text, @"
     from,name,replication_enabled,acceleration_enabled,status,error_message
@@ -437,6 +442,43 @@ async fn states_are_told() {
     ");
     assert_eq!(get(format!("{url}/v1/datasets?source=postgres")).await, (200, "[]".into()));
     assert_eq!(get(format!("{url}/v1/datasets?format=xml")).await.0, 400);
+}
+
+#[tokio::test]
+async fn what_is_kept_is_told_with_its_refreshes() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let mut fake = Fake::default().table("t", vec![numbers(0..1)]).table("u", vec![numbers(0..1)]);
+    let failures = vec![RefreshFailure { refresh: 2, reason: "the upstream was away".into() }];
+    fake.datasets[0].acceleration = Some(Status {
+        phase: Phase::Refreshing,
+        reason: Some("the upstream was away".into()),
+        rows: 3,
+        bytes: 70,
+        generation: Some(4),
+        last_refresh: Some(at(60)),
+        last_refresh_took: Some(Duration::from_millis(1_500)),
+        progress: Some(Progress { rows: 2, bytes: 50, elapsed: Duration::from_millis(250) }),
+        refreshes: Refreshes { asked: 3, ended: 2, failures },
+        ..Status::new(at(61))
+    });
+    let reason = Arc::new(upstream_error(ErrorKind::Connect));
+    let since = SystemTime::now();
+    fake.datasets[1].state = DatasetState::Error { reason, since, was_ready: true };
+    let (url, _scope) = http(fake).await;
+    let text = reqwest::get(format!("{url}/v1/datasets?status=true")).await.unwrap().text().await.unwrap();
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&told[0]).unwrap());
+    let ready = reqwest::get(format!("{url}/v1/ready?verbose=true")).await.unwrap();
+    assert_eq!(ready.status().as_u16(), 200);
+    let (stale, away) = ("[+] t ok, stale: the upstream was away\n", "[+] u ok, away for ");
+    let text = ready.text().await.unwrap();
+    assert!(text.starts_with(stale) && text[stale.len()..].starts_with(away), "{text}");
+    assert!(
+        text.ends_with(
+            " s: dataset `orders`: upstream https://core:50051: it went wrong (try this)\nready\n"
+        ),
+        "{text}"
+    );
 }
 
 /// Encodes batches as one JSON answer, without a socket.

@@ -155,6 +155,14 @@ fn filter() -> impl Strategy<Value = String> {
         (op, 0..9_i64).prop_map(|(op, value)| format!("n {op} {value}")),
         prop::sample::select(vec!["y", "NOT y", "n IS NULL", "s IS NOT NULL", "n IN (1, 3)", "s LIKE 'a%'"])
             .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "n IN (1, 2, 3, 4, 5, 5, NULL)",
+            "n NOT IN (1, 2, 3, 4, 5)",
+            "s IN ('', 'a', 'b', 'zz', 'a text of more than twelve bytes')",
+            "f IN (0.0, -0.0, 1.5, CAST('NaN' AS DOUBLE))",
+            "(n = 1 OR n = 7 OR 3 = n) AND (s = 'a' OR s = 'b')",
+        ])
+        .prop_map(str::to_owned),
     ];
     leaf.prop_recursive(3, 8, 2, |inner| {
         (inner.clone(), inner, prop::sample::select(vec!["AND", "AND", "OR"]))
@@ -174,7 +182,7 @@ fn skipping_and_finding_lose_no_row() {
             }
             let all = odd_rows(&seeds);
             let plain = |columns: Vec<usize>| Key { columns, role: Role::Plain };
-            let keys = vec![plain(vec![0]), plain(vec![1]), plain(vec![2]), plain(vec![3]), plain(vec![5, 1])];
+            let keys = vec![plain(vec![0]), plain(vec![1]), plain(vec![2]), plain(vec![3]), plain(vec![5]), plain(vec![5, 1])];
             let layout = Layout::try_new("rows".parse().unwrap(), all.schema(), None, keys).unwrap();
             let mut load = Load::begin(Arc::new(layout), None, budget()).in_small_chunks();
             for from in (0..all.num_rows()).step_by(7) {

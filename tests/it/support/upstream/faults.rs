@@ -38,6 +38,8 @@ pub enum Fault {
     Reset,
     /// DoGet sends so many batches, then ends with this status.
     BreakAfter { batches: usize, status: Status },
+    /// DoGet sends so many batches, and then nothing more; the connection lives.
+    StallAfter { batches: usize },
 }
 
 /// Faults waiting for their calls.
@@ -61,6 +63,10 @@ pub(super) struct Break {
     pub batches: usize,
     pub status: Status,
 }
+
+/// How many batches a stream that stalls sends: travels like a [`Refusal`].
+#[derive(Debug, Clone)]
+pub(super) struct Stall(pub usize);
 
 impl Method {
     /// From the path of a gRPC request.

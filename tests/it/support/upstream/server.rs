@@ -22,7 +22,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::State;
-use super::faults::{Break, Fault, Method, Refusal};
+use super::faults::{Break, Fault, Method, Refusal, Stall};
 use super::service::Fake;
 
 /// How long a client may take for its side of the TLS handshake.
@@ -139,6 +139,9 @@ async fn answer(
         Some(Fault::Reset) => reset(&connection).await,
         Some(Fault::BreakAfter { batches, status }) => {
             request.extensions_mut().insert(Break { batches, status });
+        }
+        Some(Fault::StallAfter { batches }) => {
+            request.extensions_mut().insert(Stall(batches));
         }
     }
     match flight.call(request).await {

@@ -29,7 +29,7 @@ use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::faults::{Break, Refusal};
+use super::faults::{Break, Refusal, Stall};
 use super::{CallId, Login, State};
 
 /// The answers; all its memory is the shared [`State`].
@@ -138,6 +138,10 @@ impl FlightService for Fake {
         let batches = match request.extensions().get::<Break>() {
             None => batches,
             Some(fault) => break_after(batches, fault.clone()),
+        };
+        let batches = match request.extensions().get::<Stall>() {
+            None => batches,
+            Some(Stall(sent)) => batches.take(*sent).chain(stream::pending()).boxed(),
         };
         Ok(Response::new(self.encode(schema, batches)))
     }
