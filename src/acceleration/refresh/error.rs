@@ -52,7 +52,9 @@ impl RefreshError {
         let dataset = dataset.clone();
         match reason {
             Reason::Upstream(source) => Self::Upstream { dataset, source },
-            Reason::Unusable(message) => Self::Plan { dataset, message },
+            other @ (Reason::Loading { .. } | Reason::Unusable(_)) => {
+                Self::Plan { dataset, message: other.to_string() }
+            }
         }
     }
 

@@ -215,8 +215,9 @@ impl World {
     }
 
     fn content(&self, generation: &Generation) -> Vec<Row> {
-        let batches = generation.chunks().iter().map(|chunk| chunk.batch());
-        rows(self.kind.clock, &concat_batches(self.layout.schema(), batches).unwrap())
+        let batches: Vec<RecordBatch> =
+            generation.chunks().iter().map(|chunk| chunk.batch().unwrap()).collect();
+        rows(self.kind.clock, &concat_batches(self.layout.schema(), &batches).unwrap())
     }
 
     /// The rows of a generation, from the upstream's list alone.
@@ -286,7 +287,7 @@ impl World {
                 watermark: generation.watermark(),
                 resume: None,
             };
-            let chunks = generation.chunks().iter().map(|chunk| (chunk.id(), chunk.batch().clone()));
+            let chunks = generation.chunks().iter().map(|chunk| (chunk.id(), chunk.batch().unwrap()));
             if let Outcome::Fault { step, fault, .. } = outcome {
                 self.sim.fault_at(step, fault);
             }
