@@ -496,7 +496,7 @@ async fn every_type_is_kept_in_memory_in_files_and_over_a_restart() {
         "select word, float, huge, seen from t where word = 'y'",
         "select word, float, huge, seen from t where seen is null",
         "select word, float, huge, seen from t where huge = 18446744073709551615",
-        "select word, float, huge, seen from t where far < '1000-01-01'",
+        "select word, float, huge, seen from t where far < arrow_cast(0, 'Timestamp(Second, None)')",
     ];
     let mut expected = Vec::new();
     for sql in questions {

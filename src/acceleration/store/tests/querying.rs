@@ -344,7 +344,7 @@ fn readers_never_see_a_mixture_through_refreshes_and_removals() {
                     let mut seen = 0;
                     while !done.load(Ordering::Acquire) || seen == 0 {
                         // The filter keeps the answer from coming out of the statistics.
-                        let sql = "SELECT min(left(v, 6)) AS a, max(left(v, 6)) AS b, count(*) AS n, min(t) >= 0 AS k \
+                        let sql = "SELECT min(left(v, 6)) AS a, max(left(v, 6)) AS b, count(*) AS n, min(arrow_cast(t, 'Int64')) >= 0 AS k \
                                    FROM rows WHERE v <> 'x'";
                         let text = runtime.block_on(text(&context, sql));
                         let cells: Vec<&str> = text.lines().nth(3).unwrap().split('|').map(str::trim).collect();
