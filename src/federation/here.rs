@@ -85,6 +85,14 @@ impl Federation {
         }
     }
 
+    /// Why the remote table was never reached; none once it was, and while the first look goes on.
+    pub(crate) fn never_reached(&self, name: &DatasetName) -> Option<Reason> {
+        match self.entry(name)?.state.load().as_ref() {
+            State::Error { reason, schema: None, .. } => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
     /// From now on queries of `name` read `table`; those that run go on with what they began with.
     ///
     /// # Errors
@@ -95,7 +103,10 @@ impl Federation {
         table: Arc<dyn TableProvider>,
     ) -> datafusion::error::Result<()> {
         let Some(entry) = self.entry(name) else { return Ok(()) };
+        // In the catalog before it is said to be ready: who hears that may ask at once.
+        self.inner.context.register_table(entry.reference(), Arc::clone(&table))?;
         entry.here.store(Arc::new(Here::Kept(table)));
+        // The remote table may have come in between.
         self.restore_here(entry)?;
         // A view holds the tables that it was planned over.
         self.plan_views().await;

@@ -1,4 +1,17 @@
 //! Accelerated datasets in the real binary: answered from here, always whole, refreshed as the spicepod says.
+//!
+//! - [`fields`]: each setting does what it says; [`registry`] holds that none is forgotten.
+//! - [`control`]: refreshes that are asked for, and how many run at a time.
+//! - [`hammer`]: many readers through many refreshes.
+//! - [`files`]: kills, full disks, damaged files, restarts.
+//! - [`lives`]: random lives of a dataset against a model.
+
+mod control;
+mod fields;
+mod files;
+mod hammer;
+mod lives;
+mod registry;
 
 use std::sync::Arc;
 
@@ -114,30 +127,6 @@ async fn a_failing_refresh_keeps_the_old_generation_and_says_why() {
 
     refresh(&sidecar, r#"{"refresh_mode": "full"}"#).await;
     assert_eq!(sidecar.sql("select min(g) as a, max(g) as b from t").await, json!([{"a": 2, "b": 2}]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_see_one_generation_through_many_refreshes() {
-    let upstream = Upstream::builder().table("t", numbered(1)).start().await;
-    let sidecar = start(&[Dataset::of("t", &upstream).accelerated("")], "").await;
-    sidecar.wait_ready().await;
-    let sql = "select min(a.g) as a, max(a.g) as b, count(*) as n, min(b.g) as c, max(b.g) as d \
-               from t a join t b on a.id = b.id";
-    let writes = async {
-        for generation in 2..40 {
-            upstream.replace("t", numbered(generation));
-            refresh(&sidecar, "").await;
-        }
-    };
-    let reads = async {
-        for _ in 0..200 {
-            let row = sidecar.sql(sql).await[0].clone();
-            assert_eq!(row["n"], 10_000, "{row}");
-            assert!(["b", "c", "d"].iter().all(|column| row[column] == row["a"]), "a mixture: {row}");
-        }
-    };
-    futures::join!(writes, reads);
-    assert_eq!(sidecar.sql("select max(g) as g from t").await, json!([{"g": 39}]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

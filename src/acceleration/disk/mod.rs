@@ -27,7 +27,7 @@ mod shelf;
 mod sums;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt;
 use std::path::PathBuf;

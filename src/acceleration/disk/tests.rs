@@ -4,7 +4,7 @@ mod damage;
 mod faults;
 mod modes;
 mod scans;
-mod sim;
+pub mod sim;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -106,7 +106,7 @@ impl Definition {
             append_overlap: refresh.append_overlap.get(),
             rules: rules(refresh, &cadence),
             cadence,
-            retention: retention_of(&acceleration.retention)?,
+            retention: retention_of(&acceleration.retention, &dataset.name)?,
             time,
             keys: keys(acceleration),
             uses_source: acceleration.on_zero_results == config::ZeroResults::UseSource,
@@ -222,11 +222,11 @@ fn rules(refresh: &config::Refresh, cadence: &Cadence) -> Rules {
     Rules { is_disabled, has_schedule, refreshes_restored: always || !has_schedule, retries_max }
 }
 
-fn retention_of(retention: &config::Retention) -> Result<Option<Retention>, String> {
+fn retention_of(retention: &config::Retention, dataset: &DatasetName) -> Result<Option<Retention>, String> {
     if !retention.enabled {
         return Ok(None);
     }
-    let condition = retention.sql.as_deref().map(retention::condition).transpose()?;
+    let condition = retention.sql.as_deref().map(|sql| retention::condition(sql, dataset)).transpose()?;
     let period = retention.period.map(|period| period.get());
     Ok(Some(Retention { period, condition, check_interval: retention.check_interval.get() }))
 }
@@ -286,21 +286,33 @@ fn settings(
         config::FileMode::FileCreate => disk::Mode::FileCreate,
         config::FileMode::FileUpdate => disk::Mode::FileUpdate,
     };
-    // What makes the stored rows what they are: with another of these they are not served.
-    let definition = format!(
-        "from {} sql {:?} time {:?} key {:?} conflict {:?}",
-        dataset.from.text,
-        acceleration.refresh.sql,
-        dataset.time_column.as_ref().map(|time| &time.name),
-        acceleration.primary_key,
-        acceleration.on_conflict
-    );
     Ok(Some(disk::Settings {
         folder: folder_of(Roots { spicepod, data_dir }, path.as_deref(), &dataset.name),
         mode,
         residence: if *resident { Residence::Memory } else { Residence::Files },
-        definition,
+        definition: origin(dataset, acceleration),
         // Known when the folder is opened.
         memory_bytes_max: None,
     }))
+}
+
+/// What makes the stored rows what they are: with another of these they are not served. Keys count because restored
+/// rows are not checked again, the time's format because the watermark was read by it. Of the params only those that
+/// say where the upstream is: the others may hold secrets.
+fn origin(dataset: &config::Dataset, acceleration: &config::Acceleration) -> String {
+    let place = dataset.params.iter().filter(|(name, _)| name.ends_with("endpoint") || *name == "region");
+    let place: Vec<_> = place.map(|(name, param)| (name, &param.value.parts)).collect();
+    let unique = acceleration.indexes.iter().filter(|index| index.unique).map(|index| &index.columns);
+    // An append never looks behind its watermark: a wider window would not be filled.
+    let refresh = &acceleration.refresh;
+    let window = refresh.data_window.filter(|_| refresh.mode == config::RefreshMode::Append);
+    format!(
+        "from {} at {place:?} sql {:?} time {:?} window {window:?} key {:?} unique {:?} conflict {:?}",
+        dataset.from.text,
+        refresh.sql,
+        dataset.time_column,
+        acceleration.primary_key,
+        unique.collect::<Vec<_>>(),
+        acceleration.on_conflict
+    )
 }

@@ -4,7 +4,7 @@ use datafusion::error::DataFusionError;
 
 use crate::acceleration::disk::DiskError;
 use crate::acceleration::store::StoreError;
-use crate::federation::ScanError;
+use crate::federation::{Reason, ScanError};
 use crate::name::DatasetName;
 use crate::task::BlockingError;
 use crate::upstream::{ErrorKind, UpstreamError};
@@ -45,6 +45,16 @@ impl RefreshError {
         move |error| match ScanError::find(&error) {
             Some(scan) => Self::Upstream { dataset: dataset.clone(), source: scan.source.clone() },
             None => Self::Plan { dataset: dataset.clone(), message: error.strip_backtrace() },
+        }
+    }
+
+    pub(super) fn never_reached(dataset: &DatasetName, reason: Reason) -> Self {
+        let dataset = dataset.clone();
+        match reason {
+            Reason::Upstream(source) => Self::Upstream { dataset, source },
+            other @ (Reason::Loading { .. } | Reason::Unusable(_)) => {
+                Self::Plan { dataset, message: other.to_string() }
+            }
         }
     }
 

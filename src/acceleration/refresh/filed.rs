@@ -101,8 +101,8 @@ impl Filed {
         };
         let Some(next) = self.or_abandon(next).await? else { return Ok(false) };
         self.seal(next).await?;
-        if is_append {
-            self.compact().await?;
+        if is_append && let Err(error) = self.compact().await {
+            tracing::warn!(dataset = %self.dataset, %error, "small files are not joined");
         }
         Ok(true)
     }

@@ -20,20 +20,21 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::acceleration::disk::{Folder, Residence, Settings};
+use crate::acceleration::disk::{self, Folder, Residence, Restored, Settings};
 use crate::acceleration::store::{Budget, Layout, OrSource};
 use crate::federation::Federation;
 
 use super::asks::{Ask, AskMode};
 use super::definition::{Definition, Mode, OnChange};
 use super::error::RefreshError;
-use super::fetch::{Fetch, reference};
+use super::fetch::Fetch;
 use super::filed::Filed;
 use super::resident::Resident;
 use super::retention::nanoseconds;
 use super::rows::{Intake, Rows};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
+use super::source::Remote;
 use super::status::{Board, Phase};
 
 /// Between two tries to open a folder that cannot be had.
@@ -52,6 +53,10 @@ pub(super) struct Keeper {
     retention_due: Option<Instant>,
     /// Queries are refused although a table is held: `on_schema_change: fail`.
     is_refused: bool,
+    /// The layout of the table that queries read.
+    adopted: Option<Arc<Layout>>,
+    /// What is wrong with the files, until the next refresh has mended it.
+    findings: Option<String>,
 }
 
 impl Keeper {
@@ -65,8 +70,19 @@ impl Keeper {
         let budget = Budget::new(definition.name.clone(), pool);
         // In files once the folder is open.
         let rows = Rows::Resident(Resident::new(definition.name.clone(), budget.clone(), None));
-        let (pending, retention_due, is_refused) = (None, None, false);
-        Self { definition, federation, board, budget, loads, rows, pending, retention_due, is_refused }
+        Self {
+            definition,
+            federation,
+            board,
+            budget,
+            loads,
+            rows,
+            pending: None,
+            retention_due: None,
+            is_refused: false,
+            adopted: None,
+            findings: None,
+        }
     }
 
     /// Until `stop` is cancelled; what runs then is dropped, and the last generation stays.
@@ -129,19 +145,36 @@ impl Keeper {
     async fn open_folder(&mut self) -> Result<bool, RefreshError> {
         let Some(settings) = self.definition.disk.clone() else { return Ok(false) };
         let settings = Settings { memory_bytes_max: self.memory_left(), ..settings };
-        let residence = settings.residence;
+        let (residence, mode) = (settings.residence, settings.mode);
+        let (name, budget) = (self.definition.name.clone(), self.budget.clone());
+        // A try before this one may hold the folder.
+        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None));
         let opened = Folder::open(settings).await.map_err(RefreshError::disk(&self.definition.name))?;
         if !opened.findings.is_empty() {
             let dataset = &self.definition.name;
             tracing::warn!(%dataset, findings = %opened.findings, "the stored generation is not what it was");
             self.board.explain(opened.findings.to_string());
+            self.findings = Some(opened.findings.to_string());
+            // What is served is not the last generation.
+            self.definition.rules.refreshes_restored = true;
         }
-        let (name, budget) = (self.definition.name.clone(), self.budget.clone());
         self.rows = match residence {
             Residence::Memory => Rows::Resident(Resident::new(name, budget, Some(opened.folder))),
             Residence::Files => Rows::Filed(Filed::new(name, budget, opened.folder, self.reading())),
         };
         let Some(held) = opened.restored else { return Ok(false) };
+        match self.restore(held).await {
+            // The upstream has the rows too.
+            Err(error) if mode != disk::Mode::FileUpdate => {
+                self.rows.forget();
+                self.fails(&error).await;
+                Ok(false)
+            }
+            restored => restored.map(|()| true),
+        }
+    }
+
+    async fn restore(&mut self, held: Restored) -> Result<(), RefreshError> {
         tracing::info!(dataset = %self.definition.name, rows = held.rows, generation = held.number, "found on disk");
         let layout = self.definition.layout(&held.schema)?;
         self.rows.restore(layout, held).await?;
@@ -149,7 +182,7 @@ impl Keeper {
         self.adopt().await?;
         // Rows may have grown too old meanwhile.
         self.retention_due = self.definition.retention.as_ref().map(|_| Instant::now());
-        Ok(true)
+        Ok(())
     }
 
     /// What the memory that all share has left, in bytes; none without a limit.
@@ -177,6 +210,10 @@ impl Keeper {
     }
 
     async fn wait(&mut self, until: Until) -> Event {
+        if !matches!(until, Until::Retry { .. }) {
+            // What is due next is the spicepod's refresh.
+            self.pending = None;
+        }
         let wait = self.definition.cadence.wait(until, Utc::now(), &mut rand::rng());
         let due = wait.map(|wait| Instant::now() + wait);
         let board = Arc::clone(&self.board);
@@ -193,9 +230,11 @@ impl Keeper {
     }
 
     async fn refresh(&mut self) -> Event {
+        // Somebody who asks now wants something newer than what failed.
+        let failed = self.pending.take();
         let (number, ask) = match self.board.next_ask() {
             Some((number, ask)) => (Some(number), ask),
-            None => (None, self.pending.take().unwrap_or_default()),
+            None => (None, failed.unwrap_or_default()),
         };
         if let Some(most) = ask.jitter_max {
             let jitter = most.mul_f64(rand::random());
@@ -209,6 +248,7 @@ impl Keeper {
             Ok(mode) => {
                 let labels = [("dataset", dataset.to_string()), ("mode", mode.word().to_owned())];
                 metrics::histogram!("dataset_acceleration_refresh_duration_ms", &labels).record(elapsed_ms);
+                self.findings = None;
                 self.board.refreshed(begun.elapsed());
                 self.board.ended(number, None);
                 let status = self.board.status();
@@ -233,24 +273,28 @@ impl Keeper {
         tracing::warn!(%dataset, %error, "refresh failed");
         metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset.to_string())
             .increment(1);
-        self.board.explain(error.to_string());
+        let reason = match &self.findings {
+            Some(findings) => format!("{error}; {findings}"),
+            None => error.to_string(),
+        };
+        self.board.explain(reason.clone());
         let is_refused =
             matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == OnChange::Fail;
         self.is_refused |= is_refused;
         if (self.rows.layout().is_none() && self.definition.is_awaited) || is_refused {
-            self.federation.await_here(dataset, Some(error.to_string()));
+            self.federation.await_here(dataset, Some(reason));
         }
     }
 
     /// One refresh; the mode that it turned out to be.
     async fn run(&mut self, ask: &Ask) -> Result<Mode, RefreshError> {
-        let before = self.rows.layout();
-        if before.is_some() {
+        if self.rows.layout().is_some() {
             self.federation.look_again(&self.definition.name).await;
         }
         let fetch = self.plan(ask).await?;
         let loads = Arc::clone(&self.loads);
-        let _turn = match before {
+        // What was restored takes its turn as well: many processes may start at once.
+        let _turn = match self.board.status().last_refresh {
             None => loads.acquire().await.ok(),
             Some(_) => None,
         };
@@ -272,7 +316,7 @@ impl Keeper {
         self.rows.take(Intake { layout, newer, rows, dropped }).await?;
         self.board.shows(self.rows.figures());
         let was_refused = std::mem::take(&mut self.is_refused);
-        if was_refused || self.rows.layout() != before {
+        if was_refused || self.rows.layout() != self.adopted {
             self.adopt().await?;
         }
         if let (None, Some(retention)) = (self.retention_due, &self.definition.retention) {
@@ -283,6 +327,10 @@ impl Keeper {
 
     async fn plan(&self, ask: &Ask) -> Result<Fetch, RefreshError> {
         let name = &self.definition.name;
+        // Rows are here: nobody waits for the upstream, and retention must not.
+        if let Some(reason) = self.federation.never_reached(name).filter(|_| self.rows.layout().is_some()) {
+            return Err(RefreshError::never_reached(name, reason));
+        }
         self.federation.source_schema(name).await;
         let sql = ask.sql.clone().or_else(|| self.board.sql()).or_else(|| self.definition.sql.clone());
         Fetch::plan(&self.federation, name, sql.as_deref()).await.map_err(self.failed())
@@ -344,6 +392,7 @@ impl Keeper {
         let drops = self.definition.change(held.schema(), schema)?;
         if drops {
             self.rows.forget();
+            self.adopted = None;
             self.board.shows(None);
             self.federation.await_here(&self.definition.name, None);
         }
@@ -355,11 +404,13 @@ impl Keeper {
         let name = &self.definition.name;
         let Some(mut provider) = self.rows.provider() else { return Ok(()) };
         if self.definition.uses_source {
-            let source = self.federation.sources().table_provider(reference(name)).await;
-            provider = Arc::new(OrSource::new(provider, source.map_err(self.failed())?));
+            let source = Remote { federation: self.federation.clone(), name: name.clone() };
+            provider = Arc::new(OrSource::new(provider, Arc::new(source)));
         }
         self.board.shows(self.rows.figures());
-        self.federation.keep_here(name, provider).await.map_err(self.failed())
+        self.federation.keep_here(name, provider).await.map_err(self.failed())?;
+        self.adopted = self.rows.layout();
+        Ok(())
     }
 
     /// True for the rows that are kept no longer.

@@ -16,6 +16,7 @@ mod schedule;
 mod fetch;
 mod retention;
 mod since;
+mod source;
 
 mod build;
 mod filed;
@@ -23,6 +24,9 @@ mod resident;
 mod rows;
 
 mod keeper;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -65,6 +65,9 @@ impl Resident {
 
     pub(super) async fn take(&mut self, intake: Intake) -> Result<bool, RefreshError> {
         let Intake { layout, newer, rows, dropped } = intake;
+        if self.folder.is_some() && self.layout().as_ref() != Some(&layout) {
+            Folder::check(layout.schema()).await.map_err(RefreshError::disk(&self.dataset))?;
+        }
         let build = match (newer, self.pin()) {
             (Some(_), Some(previous)) if *previous.layout() == layout => {
                 Build::Append(Append::begin(previous, self.budget.clone()))
@@ -74,7 +77,10 @@ impl Resident {
         let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(false) };
         let next = self.less(next, dropped).await?;
         self.publish(next).await?;
-        self.compact().await?;
+        // The rows are here: small chunks are a matter of speed, and the next refresh tries again.
+        if let Err(error) = self.compact().await {
+            tracing::warn!(dataset = %self.dataset, %error, "small chunks are not joined");
+        }
         Ok(true)
     }
 

@@ -5,18 +5,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use datafusion::common::DFSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::parser::{DFParser, Statement};
-use datafusion::sql::sqlparser::ast::{Delete, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{
+    FromTable, Ident, Statement as SqlStatement, TableFactor, TableWithJoins,
+};
 
 use crate::acceleration::store::Layout;
+use crate::name::DatasetName;
 
 use super::fetch::reference;
 use super::since::at_or_after;
+
+/// Where unqualified names of queries are.
+const DEFAULT_CATALOG: &str = "spice";
+const DEFAULT_SCHEMA: &str = "public";
 
 /// What goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,19 +38,44 @@ pub(super) struct Retention {
     pub check_interval: Duration,
 }
 
-/// The condition of a `retention_sql`.
+/// The condition of a `retention_sql` of `dataset`.
 ///
 /// # Errors
-/// Words that say what is wrong: no DELETE, no WHERE.
-pub(super) fn condition(sql: &str) -> std::result::Result<String, String> {
-    let shape = || "retention_sql is `DELETE FROM <dataset> WHERE <condition>`".to_owned();
+/// Words that say what is wrong: no DELETE, no WHERE, another table, a clause that would do nothing.
+pub(super) fn condition(sql: &str, dataset: &DatasetName) -> std::result::Result<String, String> {
+    let shape = || format!("retention_sql is `DELETE FROM {dataset} WHERE <condition>`");
     let statements = DFParser::parse_sql(sql).map_err(|error| format!("retention_sql: {error}"))?;
     let statements: Vec<Statement> = statements.into();
     let [Statement::Statement(statement)] = statements.as_slice() else { return Err(shape()) };
-    match statement.as_ref() {
-        SqlStatement::Delete(Delete { selection: Some(condition), .. }) => Ok(condition.to_string()),
+    let SqlStatement::Delete(delete) = statement.as_ref() else { return Err(shape()) };
+    let further = delete.using.is_some()
+        || delete.returning.is_some()
+        || delete.output.is_some()
+        || delete.limit.is_some()
+        || !delete.order_by.is_empty()
+        || !delete.tables.is_empty();
+    match &delete.selection {
+        Some(condition) if !further && names(&delete.from, dataset) => Ok(condition.to_string()),
         _ => Err(shape()),
     }
+}
+
+/// Whether `from` is `dataset` alone, as any query may name it.
+fn names(from: &FromTable, dataset: &DatasetName) -> bool {
+    let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = from;
+    let [TableWithJoins { relation: TableFactor::Table { name, alias: None, .. }, joins }] =
+        tables.as_slice()
+    else {
+        return false;
+    };
+    let normal = |ident: &Ident| match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    };
+    let written: Option<Vec<String>> = name.0.iter().map(|part| part.as_ident().map(normal)).collect();
+    let schema = dataset.schema().unwrap_or(DEFAULT_SCHEMA);
+    let whole = [DEFAULT_CATALOG, schema, dataset.table()].map(str::to_owned);
+    joins.is_empty() && written.is_some_and(|written| !written.is_empty() && whole.ends_with(&written))
 }
 
 impl Retention {
@@ -67,7 +102,18 @@ impl Retention {
             let stays = at_or_after(layout.schema().field(time.column), time.format, from)?;
             conditions.push(!stays);
         }
-        conditions.into_iter().map(|condition| state.create_physical_expr(condition, &schema)).collect()
+        // `now()` is one moment, and has to be in place before anything is evaluated.
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(state.config_options()))
+            .with_query_execution_start_time(Some(DateTime::from_timestamp_nanos(now)))
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let each = conditions.into_iter().map(|condition| {
+            let plain = simplifier.simplify(simplifier.coerce(condition, &schema)?)?;
+            state.create_physical_expr(plain, &schema)
+        });
+        each.collect()
     }
 }
 
@@ -82,9 +128,26 @@ mod tests {
 
     #[test]
     fn only_a_delete_with_a_condition_is_retention() {
-        assert_eq!(condition("DELETE FROM t WHERE a < 3 AND b").as_deref(), Ok("a < 3 AND b"));
-        for wrong in ["DELETE FROM t", "SELECT 1", "DELETE FROM t WHERE a; DELETE FROM t", "nonsense"] {
-            assert!(condition(wrong).unwrap_err().contains("retention_sql"), "{wrong}");
+        let of = |dataset: &str, sql: &str| condition(sql, &dataset.parse().unwrap());
+        for right in ["t", "public.t", "spice.public.T", "\"t\""] {
+            let sql = format!("DELETE FROM {right} WHERE a < 3 AND b");
+            assert_eq!(of("t", &sql).as_deref(), Ok("a < 3 AND b"), "{right}");
+        }
+        assert_eq!(of("s.t", "DELETE FROM s.t WHERE a").as_deref(), Ok("a"));
+        for wrong in [
+            "DELETE FROM t",
+            "SELECT 1",
+            "DELETE FROM t WHERE a; DELETE FROM t",
+            "nonsense",
+            "DELETE FROM other WHERE a",
+            "DELETE FROM s.t WHERE a",
+            "DELETE FROM \"T\" WHERE a",
+            "DELETE FROM t USING u WHERE a",
+            "DELETE FROM t WHERE a LIMIT 3",
+            "DELETE FROM t, u WHERE a",
+            "DELETE FROM t JOIN u ON t.a = u.a WHERE a",
+        ] {
+            assert!(of("t", wrong).unwrap_err().contains("retention_sql"), "{wrong}");
         }
     }
 }

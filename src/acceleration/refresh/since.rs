@@ -52,8 +52,13 @@ fn nanoseconds(unit: TimeUnit) -> i64 {
     }
 }
 
-/// `value` in the column's own type; what is below the type's range is its end.
+/// `value` in the column's own type, or the next below; what is below the type's range is its end.
 fn number(value: i64, kind: &DataType) -> Result<ScalarValue> {
+    if *kind == DataType::Float32 {
+        let near = value as f32;
+        let is_above = f64::from(near) > value as f64;
+        return Ok(ScalarValue::Float32(Some(if is_above { near.next_down() } else { near })));
+    }
     let value = if kind.is_unsigned_integer() { value.max(0) } else { value };
     ScalarValue::Int64(Some(value)).cast_to(kind)
 }
@@ -90,5 +95,10 @@ mod tests {
         let early =
             at_or_after(&Field::new("at", DataType::UInt32, true), TimeFormat::UnixSeconds, -1).unwrap();
         assert_eq!(early.to_string(), "at >= UInt32(0)");
+        // The nearest number that 32 bits can say is 1,700,000,000, after the bound.
+        let from = 1_699_999_990 * SECOND;
+        let short = Field::new("at", DataType::Float32, true);
+        let short = at_or_after(&short, TimeFormat::UnixSeconds, from).unwrap();
+        assert_eq!(short.to_string(), "at >= Float32(1699999900)");
     }
 }

@@ -178,7 +178,8 @@ impl<'a> Contest<'a> {
         }
         let yields = |(key, rival): &(usize, Arc<Contender>)| match self.keys[*key].on_conflict() {
             Some(OnConflict::Upsert) => contender.time < rival.time,
-            Some(OnConflict::Drop) | None => true,
+            Some(OnConflict::Drop) => contender.time >= rival.time,
+            None => true,
         };
         if rivals.iter().any(yields) {
             self.lose(contender.place);

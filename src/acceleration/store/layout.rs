@@ -58,7 +58,8 @@ pub(crate) enum Role {
 /// Which of two rows with one key stays; without it, two that differ fail the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnConflict {
-    /// The row that is there.
+    /// The earlier one by the time column, where there is one; among equals, and without, the one that is there. A
+    /// row that comes late is no other than one that came in time: a load finds what appends have found.
     Drop,
     /// The later one by the time column, where there is one; among equals, and without, the one that arrived last.
     Upsert,
@@ -180,7 +181,8 @@ impl TimeFormat {
         match self {
             _ if matches!(kind, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) => true,
             Self::UnixSeconds | Self::UnixMillis => {
-                kind.is_numeric() && !matches!(kind, DataType::Decimal256(..))
+                // Half a float cannot tell two days apart.
+                kind.is_numeric() && !matches!(kind, DataType::Decimal256(..) | DataType::Float16)
             }
             Self::Iso8601 | Self::Date | Self::Timestamp | Self::TimestampTz => text,
         }

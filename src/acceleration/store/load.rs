@@ -45,7 +45,7 @@ impl Load {
     }
 
     #[cfg(test)]
-    pub(super) fn in_small_chunks(mut self) -> Self {
+    pub(crate) fn in_small_chunks(mut self) -> Self {
         self.cutter = Cutter::new(Some(super::cut::Size::least()));
         self
     }

@@ -47,4 +47,4 @@ pub(crate) use pack::{Pack, Packer, kept};
 pub(crate) use pins::{Pins, Reads};
 pub(crate) use rebuild::{compacted, restored, without};
 pub(crate) use table::{AcceleratedTable, Table};
-pub(crate) use zero::OrSource;
+pub(crate) use zero::{OrSource, Source};

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DFSchema;
-use datafusion::common::plan_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, exec_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::{conjunction, expr_to_columns};
@@ -28,11 +27,21 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-/// A table that is kept here, and who answers a scan for which it has no row. Both have the same columns.
+/// A table that is kept here, and who answers a scan for which it has no row.
 #[derive(Debug)]
 pub(crate) struct OrSource {
     local: Arc<dyn TableProvider>,
-    source: Arc<dyn TableProvider>,
+    source: Arc<dyn Source>,
+}
+
+/// Where a table's rows come from.
+#[async_trait]
+pub(crate) trait Source: fmt::Debug + Send + Sync {
+    /// The table as it is known now; nothing is asked of it before it is scanned.
+    ///
+    /// # Errors
+    /// It was never reached.
+    async fn table(&self) -> Result<Arc<dyn TableProvider>>;
 }
 
 /// What a scan asks of both sides.
@@ -53,9 +62,16 @@ struct ZeroResults {
     properties: Arc<PlanProperties>,
 }
 
+/// Stands for a source that cannot answer, and says why when it is asked.
+#[derive(Debug)]
+struct Silent {
+    reason: String,
+    properties: Arc<PlanProperties>,
+}
+
 impl OrSource {
     #[must_use]
-    pub(crate) fn new(local: Arc<dyn TableProvider>, source: Arc<dyn TableProvider>) -> Self {
+    pub(crate) fn new(local: Arc<dyn TableProvider>, source: Arc<dyn Source>) -> Self {
         Self { local, source }
     }
 }
@@ -84,7 +100,10 @@ impl TableProvider for OrSource {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let ask = Ask::of(&self.schema(), projection, filters)?;
         let local = self.local.scan(state, Some(&ask.columns), filters, None).await?;
-        let source = self.source.scan(state, Some(&ask.columns), filters, None).await?;
+        let source = match self.source.table().await {
+            Ok(table) => ask.of_source(table.as_ref(), state, filters).await,
+            Err(error) => Err(error),
+        };
         ask.either(state, local, source)
     }
 }
@@ -110,26 +129,49 @@ impl Ask {
         Ok(Self { schema, columns, selected, filter })
     }
 
+    /// The same columns of `source`, by their names: `refresh_sql` may have chosen and ordered them anew.
+    ///
     /// # Errors
-    /// When the source has other types, or the filter does not fit.
+    /// When it does not have one of them, or has it in another type; when it cannot be scanned.
+    async fn of_source(
+        &self,
+        source: &dyn TableProvider,
+        state: &dyn Session,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = source.schema();
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for wanted in self.schema.fields() {
+            match schema.column_with_name(wanted.name()) {
+                Some((at, given)) if given.data_type() == wanted.data_type() => columns.push(at),
+                Some((_, given)) => {
+                    let (name, held) = (wanted.name(), wanted.data_type());
+                    return plan_err!(
+                        "its column `{name}` is of type {}, here of type {held}",
+                        given.data_type()
+                    );
+                }
+                None => return plan_err!("it has no column `{}`", wanted.name()),
+            }
+        }
+        source.scan(state, Some(&columns), filters, None).await
+    }
+
+    /// A source that cannot answer fails the query only where it is asked.
+    ///
+    /// # Errors
+    /// When the filter does not fit.
     fn either(
         &self,
         state: &dyn Session,
         local: Arc<dyn ExecutionPlan>,
-        source: Arc<dyn ExecutionPlan>,
+        source: Result<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let given = source.schema();
-        let kinds = |schema: &SchemaRef| {
-            schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>()
-        };
-        if kinds(&given) != kinds(&self.schema) {
-            return plan_err!(
-                "the source has the columns {given:?}, the accelerated table {:?}",
-                self.schema
-            );
-        }
         let local = self.narrowed(state, local)?;
-        let source = self.narrowed(state, source)?;
+        let source = match source {
+            Ok(source) => self.narrowed(state, source)?,
+            Err(error) => Arc::new(Silent::new(local.schema(), &error)),
+        };
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(local.schema()),
             Partitioning::UnknownPartitioning(1),
@@ -155,6 +197,56 @@ impl Ask {
             plan = Arc::new(ProjectionExec::try_new((0..self.selected).map(column), plan)?);
         }
         Ok(Arc::new(CoalescePartitionsExec::new(plan)))
+    }
+}
+
+impl Silent {
+    fn new(schema: SchemaRef, error: &DataFusionError) -> Self {
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        Self { reason: error.strip_backtrace(), properties }
+    }
+}
+
+impl DisplayAs for Silent {
+    fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Silent: the source cannot answer: {}", self.reason)
+    }
+}
+
+impl ExecutionPlan for Silent {
+    fn name(&self) -> &'static str {
+        "Silent"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        exec_err!("no row is held, and the source cannot be asked: {}", self.reason)
     }
 }
 

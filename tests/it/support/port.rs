@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
+/// For as long as a short connection may last.
+const RETRIES_MAX: usize = 100;
+const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Held while this lives. Connections to it are refused; a listener may still be bound to it by its number,
 /// which neither the kernel's own choice of a port nor an outgoing connection does.
 pub struct ClosedPort {
@@ -21,7 +25,10 @@ impl ClosedPort {
     pub fn at(addr: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_reuseaddr(true).expect("a socket's option");
-        socket.bind(addr).expect("a free port");
+        // An outgoing connection of somebody else may have been given the port a moment ago.
+        let taken = || socket.bind(addr).inspect_err(|_| std::thread::sleep(RETRY_INTERVAL));
+        let bound = std::iter::repeat_with(taken).take(RETRIES_MAX).find(Result::is_ok);
+        bound.expect("a free port").expect("one that was found");
         let number = socket.local_addr().expect("a bound address").port();
         Self { number, _socket: socket }
     }

@@ -44,6 +44,7 @@ pub struct Builder {
     secrets: Vec<String>,
     args: Vec<String>,
     stdin: Option<String>,
+    limits: Option<String>,
 }
 
 /// What a finished process left.
@@ -105,6 +106,12 @@ impl Builder {
         self
     }
 
+    /// Shell commands that limit the process before it begins: `ulimit -f 100`.
+    pub fn limits(mut self, script: &str) -> Self {
+        self.limits = Some(script.to_owned());
+        self
+    }
+
     /// The sidecar's working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -159,7 +166,15 @@ impl Builder {
                 std::fs::File::open(path).expect("the file just written").into()
             }
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sidewing"));
+        let binary = env!("CARGO_BIN_EXE_sidewing");
+        let mut command = match &self.limits {
+            None => Command::new(binary),
+            Some(script) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{script}\nexec \"$0\" \"$@\"")).arg(binary);
+                shell
+            }
+        };
         command
             .arg(subcommand)
             .current_dir(self.dir.path())
@@ -178,7 +193,8 @@ impl Builder {
 impl Sidecar {
     pub fn builder() -> Builder {
         let dir = tempfile::tempdir().expect("a temporary directory for the sidecar");
-        Builder { dir, env: BTreeMap::new(), secrets: Vec::new(), args: Vec::new(), stdin: None }
+        let (stdin, limits) = (None, None);
+        Builder { dir, env: BTreeMap::new(), secrets: Vec::new(), args: Vec::new(), stdin, limits }
     }
 
     /// `127.0.0.1:PORT` of the HTTP front end.
@@ -221,6 +237,12 @@ impl Sidecar {
     pub async fn post(&self, path: &str, body: &str) -> HttpAnswer {
         let request = self.client.post(format!("http://{}{path}", self.http)).body(body.to_owned());
         HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("POST {path}: {e}"))
+    }
+
+    /// PATCH of a body to a path.
+    pub async fn patch(&self, path: &str, body: &str) -> HttpAnswer {
+        let request = self.client.patch(format!("http://{}{path}", self.http)).body(body.to_owned());
+        HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("PATCH {path}: {e}"))
     }
 
     /// POST /v1/sql; the answer with its status, whatever it is.

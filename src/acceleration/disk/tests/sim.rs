@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::io::{Held, Io, Opened};
+use super::super::{self as disk, DiskError, Folder, Settings};
 
 /// Linux's number for a full disk.
 pub const ENOSPC: i32 = 28;
@@ -50,6 +51,11 @@ struct State {
 pub struct Sim(Mutex<State>);
 
 impl Sim {
+    /// Opens a table's folder on this machine.
+    pub async fn open_folder(self: &Arc<Self>, settings: Settings) -> Result<disk::Opened, DiskError> {
+        Folder::open_on(Arc::<Self>::clone(self) as _, settings).await
+    }
+
     /// A machine with these files.
     pub fn with_files(files: BTreeMap<PathBuf, Vec<u8>>) -> Arc<Self> {
         let state = State { durable: files.clone(), files, ..State::default() };
@@ -74,6 +80,11 @@ impl Sim {
         let mut state = self.0.lock().unwrap();
         state.steps = 0;
         state.fault = Some((step, fault));
+    }
+
+    /// True once a kill has happened.
+    pub fn is_dead(&self) -> bool {
+        self.0.lock().unwrap().dead
     }
 
     /// True once the fault has happened.

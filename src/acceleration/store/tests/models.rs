@@ -112,11 +112,14 @@ fn upserts_fold_by_time_then_arrival() {
 }
 
 #[test]
-fn drops_keep_the_first_row() {
+fn drops_keep_the_first_row_by_time_then_arrival() {
     let fold = |rows: &[Row]| {
         let mut first: BTreeMap<Option<i64>, &Row> = BTreeMap::new();
         for row in rows {
-            first.entry(row.0).or_insert(row);
+            let held = first.entry(row.0).or_insert(row);
+            if row.1 < held.1 {
+                *held = row;
+            }
         }
         first.into_values().cloned().collect()
     };

@@ -28,11 +28,32 @@ fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> Sessio
     let context = SessionContext::new_with_config(config);
     let local: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(table)));
     let provider: Arc<dyn TableProvider> = match source {
-        Some(source) => Arc::new(OrSource::new(local, source)),
+        Some(source) => Arc::new(OrSource::new(local, Arc::new(Fixed(source)))),
         None => local,
     };
     context.register_table("rows", provider).unwrap();
     context
+}
+
+/// A source that is reached, or was never.
+#[derive(Debug)]
+struct Fixed(Arc<dyn TableProvider>);
+
+#[derive(Debug)]
+struct Unreached;
+
+#[async_trait::async_trait]
+impl Source for Fixed {
+    async fn table(&self) -> datafusion::error::Result<Arc<dyn TableProvider>> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for Unreached {
+    async fn table(&self) -> datafusion::error::Result<Arc<dyn TableProvider>> {
+        datafusion::common::plan_err!("it was never reached")
+    }
 }
 
 async fn ask(context: &SessionContext, sql: &str) -> RecordBatch {
@@ -252,35 +273,99 @@ fn where_no_row_is_held_the_source_answers() {
 }
 
 #[test]
-fn readers_never_see_a_mixture() {
-    let layout = layout_of(vec![]);
+fn the_source_is_asked_for_columns_by_their_names() {
+    runtime().block_on(async {
+        // As `refresh_sql: select b, a` makes it: the source has them the other way round, and one more.
+        let ints = |values: &[i64]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let held = RecordBatch::try_from_iter([("b", ints(&[1])), ("a", ints(&[2]))]).unwrap();
+        let layout = Arc::new(Layout::try_new("rows".parse().unwrap(), held.schema(), None, vec![]).unwrap());
+        let mut load = Load::begin(layout, None, budget());
+        load.push(&held).unwrap();
+        let table = published(load.finish().unwrap());
+        let there = [("a", ints(&[20])), ("more", ints(&[30])), ("b", ints(&[10]))];
+        let there = RecordBatch::try_from_iter(there).unwrap();
+        let source = MemTable::try_new(there.schema(), vec![vec![there]]).unwrap();
+        let context = context(&table, Some(Arc::new(source)));
+        let batch = ask(&context, "SELECT * FROM rows WHERE a > 5").await;
+        let at = |column| batch.column_by_name(column).unwrap().as_primitive::<Int64Type>().value(0);
+        assert_eq!((at("b"), at("a"), batch.num_rows()), (10, 20, 1));
+    });
+}
+
+#[test]
+fn a_source_that_cannot_answer_fails_only_the_query_that_asks_it() {
+    runtime().block_on(async {
+        let table = published(loaded(&layout_of(vec![]), None, &numbered(0, 10)).unwrap());
+        let other = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]);
+        let other = other.unwrap();
+        let narrow = MemTable::try_new(other.schema(), vec![vec![other]]).unwrap();
+        let narrow: Arc<dyn Source> = Arc::new(Fixed(Arc::new(narrow)));
+        for (source, reason) in
+            [(Arc::new(Unreached) as _, "never reached"), (narrow, "type Utf8, here of type Int64")]
+        {
+            let context = SessionContext::new();
+            let local = Arc::new(AcceleratedTable::new(Arc::clone(&table)));
+            let provider = OrSource::new(local, source);
+            context.register_table("rows", Arc::new(provider)).unwrap();
+            assert_eq!(ask(&context, "SELECT id FROM rows WHERE id = 3").await.num_rows(), 1);
+            let nothing = context.sql("SELECT id FROM rows WHERE id = 77").await.unwrap();
+            let error = nothing.collect().await.unwrap_err().to_string();
+            assert!(error.contains("no row is held") && error.contains(reason), "{error}");
+        }
+    });
+}
+
+#[test]
+fn readers_never_see_a_mixture_through_refreshes_and_removals() {
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_plan::expressions::{binary, col, lit};
+
+    const LATE: i64 = 390;
+    let layout = layout_of(vec![primary(Some(OnConflict::Upsert))]);
+    let compare = |op, t: i64| {
+        let value = datafusion::scalar::ScalarValue::TimestampNanosecond(Some(t), None);
+        binary(col("t", &schema()).unwrap(), op, lit(value), &schema()).unwrap()
+    };
+    let (stale, late) = (compare(Operator::Lt, 0), compare(Operator::GtEq, LATE));
+    // The upstream has rows that are not to be kept; they go before a generation is seen.
     let generation = |g: i64, previous: Option<&Arc<Generation>>| {
-        let all: Vec<Row> = (0..400 + g % 7).map(|at| (Some(g), Some(at), format!("{at}"))).collect();
-        loaded(&layout, previous, &all).unwrap()
+        let all: Vec<Row> =
+            (-40..400 + g % 7).map(|at| (Some(at), Some(at), format!("{g:06} of {at}"))).collect();
+        let whole = loaded(&layout, previous, &all).unwrap();
+        without(&whole, &stale, &budget()).unwrap().unwrap()
     };
     let table = published(generation(0, None));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..2)
+        let readers: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
                     let (runtime, context) = (runtime(), context(&table, None));
                     let mut seen = 0;
                     while !done.load(Ordering::Acquire) || seen == 0 {
                         // The filter keeps the answer from coming out of the statistics.
-                        let sql = "SELECT min(id), max(id), count(*) FROM rows WHERE v <> 'x'";
-                        let answer = runtime.block_on(ask(&context, sql));
-                        let at = |column: usize| answer.column(column).as_primitive::<Int64Type>().value(0);
-                        assert_eq!((at(0), at(2)), (at(1), 400 + at(0) % 7));
+                        let sql = "SELECT min(left(v, 6)) AS a, max(left(v, 6)) AS b, count(*) AS n, min(arrow_cast(t, 'Int64')) >= 0 AS k \
+                                   FROM rows WHERE v <> 'x'";
+                        let text = runtime.block_on(text(&context, sql));
+                        let cells: Vec<&str> = text.lines().nth(3).unwrap().split('|').map(str::trim).collect();
+                        let g: i64 = cells[1].parse().unwrap();
+                        let (whole, reduced) = ((400 + g % 7).to_string(), LATE.to_string());
+                        assert!(cells[1] == cells[2] && cells[4] == "true", "a mixture: {text}");
+                        assert!([whole.as_str(), &reduced].contains(&cells[3]), "{text}");
                         seen += 1;
                     }
                     seen
                 })
             })
             .collect();
-        for g in 1..=100 {
+        for g in 1..=300 {
             let next = generation(g, table.pin().as_ref());
             table.publish(next).unwrap();
+            // Retention between refreshes.
+            if g % 3 == 0 {
+                let reduced = without(&table.pin().unwrap(), &late, &budget()).unwrap().unwrap();
+                table.publish(reduced).unwrap();
+            }
         }
         done.store(true, Ordering::Release);
         for reader in readers {

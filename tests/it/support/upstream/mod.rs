@@ -15,7 +15,7 @@ mod faults;
 mod server;
 mod service;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,9 +96,17 @@ struct State {
     tokens: Mutex<Tokens>,
     promised_schema: Mutex<Option<SchemaRef>>,
     endpoints: Mutex<Vec<Vec<String>>>,
+    running: Mutex<HashMap<Method, Running>>,
     connections: AtomicUsize,
     reset_every: AtomicUsize,
     goaway_every: AtomicUsize,
+}
+
+/// Calls of one method whose answer has not begun.
+#[derive(Default)]
+struct Running {
+    now: usize,
+    most: usize,
 }
 
 #[derive(Default)]
@@ -204,6 +212,7 @@ impl Builder {
             tokens: Mutex::default(),
             promised_schema: Mutex::default(),
             endpoints: Mutex::new(vec![Vec::new()]),
+            running: Mutex::default(),
             connections: AtomicUsize::new(0),
             reset_every: AtomicUsize::new(0),
             goaway_every: AtomicUsize::new(0),
@@ -261,6 +270,13 @@ impl Upstream {
         let _ = self.state.session.register_table(name, Arc::new(table)).expect("a table added");
     }
 
+    /// The same for a table whose columns stay: a statement that runs meanwhile reads the old rows or the new ones.
+    pub async fn swap(&self, name: &str, batches: Vec<RecordBatch>) {
+        let table = self.state.session.table_provider(name).await.expect("a table");
+        let table = table.downcast_ref::<MemTable>().expect("a table in memory");
+        *table.batches[0].write().await = batches;
+    }
+
     /// Every call since the start or the last [`Upstream::clear`], in order of arrival.
     pub fn received(&self) -> Vec<Call> {
         lock(&self.state.calls).iter().map(|(_, call)| call.clone()).collect()
@@ -275,6 +291,11 @@ impl Upstream {
     pub fn statements(&self) -> Vec<String> {
         let calls = self.received().into_iter();
         calls.filter(|call| call.method == Method::DoGet).filter_map(|call| call.sql).collect()
+    }
+
+    /// The most calls of `method` that were being answered at one moment.
+    pub fn most_at_once(&self, method: Method) -> usize {
+        lock(&self.state.running).get(&method).map_or(0, |running| running.most)
     }
 
     /// Connections accepted so far, as far as HTTP/2.
@@ -374,6 +395,15 @@ impl State {
         id
     }
 
+    /// Counts a call until the answer is dropped.
+    fn begin(&self, method: Method) -> impl Drop + use<'_> {
+        let mut running = lock(&self.running);
+        let running = running.entry(method).or_default();
+        running.now += 1;
+        running.most = running.most.max(running.now);
+        Ending { state: self, method }
+    }
+
     fn record_sql(&self, id: CallId, sql: &str) {
         if let Some((_, call)) = lock(&self.calls).iter_mut().find(|(known, _)| *known == id) {
             call.sql = Some(sql.to_owned());
@@ -408,6 +438,20 @@ impl State {
         let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
         names.sort();
         names
+    }
+}
+
+/// A call that is being answered.
+struct Ending<'a> {
+    state: &'a State,
+    method: Method,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.state.running).get_mut(&self.method) {
+            running.now -= 1;
+        }
     }
 }
 

@@ -121,6 +121,7 @@ async fn answer(
         state.problem(format!("a request for {}", request.uri().path()));
         return Status::unimplemented("not a Flight call").into_http();
     };
+    let _ending = state.begin(method);
     let call = state.record(method, request.headers(), connection.number);
     request.extensions_mut().insert(call);
     count(&connection, &state).await;

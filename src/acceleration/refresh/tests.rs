@@ -1,0 +1,5 @@
+//! Stores, folders and the bounds of appends together, as a keeper uses them; the whole keeper runs in `tests/it`.
+
+mod clock;
+mod model;
+mod world;
