@@ -173,6 +173,7 @@ async fn refreshes_are_asked_for_over_http() {
         ("/v1/datasets/u/acceleration/refresh", ""),
         (REFRESH, "{"),
         (REFRESH, r#"{"refresh_mode": "sideways"}"#),
+        (REFRESH, r#"{"refresh_mode": "append"}"#),
         (REFRESH, r#"{"refresh_sql": "drop table t"}"#),
         (REFRESH, r#"{"refresh_jitter_max": "soon"}"#),
     ] {

@@ -3,6 +3,7 @@
 //! Arrow's own schema is embedded in each file, so that dictionaries, views and zones come back as they were. What
 //! Parquet cannot hold is refused by the column's name before anything is written.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, RecordBatchReader, new_empty_array,
     new_null_array,
 };
-use arrow::compute::concat_batches;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -21,13 +22,13 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{
     FooterTail, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
 };
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
 use crate::task::words_of;
@@ -36,6 +37,9 @@ use super::error::DiskError;
 
 /// Rows of a row group, the unit that a scan prunes and reads in parallel; pages inside are pruned finer.
 const ROW_GROUP_ROWS: usize = 256 << 10;
+
+/// The first rows of a text column decide how it is written.
+const SAMPLE_ROWS: usize = 1_024;
 
 /// Parquet bytes of `batch`: lightly compressed, with statistics and a page index.
 ///
@@ -47,6 +51,7 @@ pub(super) fn encode(batch: &RecordBatch) -> Result<Vec<u8>> {
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        properties = written_as(properties, field, column);
         if is_flat(field.data_type()) && !has_nan(column) {
             let path = ColumnPath::new(vec![field.name().clone()]);
             properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
@@ -56,6 +61,36 @@ pub(super) fn encode(batch: &RecordBatch) -> Result<Vec<u8>> {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
     writer.write(batch)?;
     writer.into_inner()
+}
+
+/// A dictionary of values of which most are different costs time and space. Whole numbers mostly follow each other
+/// closely: their differences are small.
+fn written_as(
+    properties: WriterPropertiesBuilder,
+    field: &Field,
+    column: &ArrayRef,
+) -> WriterPropertiesBuilder {
+    let path = || ColumnPath::new(vec![field.name().clone()]);
+    match field.data_type() {
+        DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64 | DataType::Timestamp(..) => {
+            properties
+                .set_column_dictionary_enabled(path(), false)
+                .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED)
+        }
+        DataType::Float32 | DataType::Float64 => properties.set_column_dictionary_enabled(path(), false),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if !repeats(column) => {
+            properties.set_column_dictionary_enabled(path(), false)
+        }
+        _ => properties,
+    }
+}
+
+/// Whether the first texts of a column come again and again.
+fn repeats(texts: &ArrayRef) -> bool {
+    let sample = texts.slice(0, texts.len().min(SAMPLE_ROWS));
+    let Ok(sample) = cast(&sample, &DataType::Utf8View) else { return true };
+    let different: HashSet<&str> = sample.as_string_view().iter().flatten().collect();
+    different.len() <= sample.len() / 4
 }
 
 /// Statistics of nested columns are of no use to a scan.

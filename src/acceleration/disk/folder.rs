@@ -1,8 +1,10 @@
 //! The async door to a folder: files are read and written on threads for blocking work.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use arc_swap::ArcSwapOption;
@@ -10,19 +12,21 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::common::Statistics;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use crate::task::blocking;
 
 use super::super::chunk_id::ChunkId;
-use super::files::Files;
+use super::files::{Files, Name};
 use super::io::{Io, Machine};
-use super::shelf::{Encoded, Shelf};
+use super::shelf::{Encoded, Shelf, put};
 use super::sums::Sums;
 use super::{Commit, DiskError, DiskTable, Opened, Residence, Settings, codec, open};
 
 /// Chunks that are compressed or verified at a time, at most.
 const WORKERS_MAX: usize = 4;
+/// Chunks that are written at a time, at most.
+const WRITES_MAX: usize = 8;
 
 /// A chunk on disk.
 #[derive(Debug, Clone)]
@@ -94,7 +98,7 @@ impl Folder {
 
     /// What is known of a chunk that was written, without reading it.
     pub fn known(&self, id: ChunkId) -> Option<KnownChunk> {
-        let file = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).file(id)?;
+        let file = self.lock().file(id)?;
         Some(KnownChunk { rows: file.entry.rows, bytes: file.entry.bytes, statistics: file.statistics() })
     }
 
@@ -169,13 +173,16 @@ impl Folder {
         &mut self,
         chunks: impl IntoIterator<Item = (ChunkId, Lazy)>,
     ) -> Result<(), DiskError> {
-        let missing: Vec<_> = {
-            let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            chunks.into_iter().filter(|(id, _)| !shelf.holds(*id)).collect()
+        let mut seen = HashSet::new();
+        let (place, missing) = {
+            let shelf = self.lock();
+            let missing = chunks.into_iter().filter(|(id, _)| !shelf.holds(*id) && seen.insert(*id));
+            (Arc::clone(&shelf.place), missing.collect::<Vec<_>>())
         };
-        let residence = self.residence;
-        // Compressed side by side, written one after the other: files and their order stay simple.
+        let (residence, has_failed) = (self.residence, AtomicBool::new(false));
+        let goes_on = |_: &(ChunkId, Lazy)| std::future::ready(!has_failed.load(Ordering::Relaxed));
         let encoded = futures::stream::iter(missing)
+            .take_while(goes_on)
             .map(|(id, rows)| async move {
                 blocking("compress chunk", move || {
                     let batch = (rows.0)().map_err(|error| DiskError::Encode(error.into()))?;
@@ -184,12 +191,35 @@ impl Folder {
                 .await?
             })
             .buffered(workers());
-        let this = &*self;
-        encoded
-            .try_for_each(|chunk| async move {
-                this.on_shelf("write chunk", move |shelf| shelf.store(chunk)).await?
+        // A disk makes several files durable in the time of one.
+        let mut written = encoded
+            .map(|chunk| {
+                let (place, file) = (Arc::clone(&place), self.lock().reserve());
+                async move {
+                    let chunk: Encoded = chunk?;
+                    blocking("write chunk", move || {
+                        put(&place, Name::Chunk(file), &chunk.content).map(|()| (file, chunk))
+                    })
+                    .await?
+                }
             })
-            .await
+            .buffered(WRITES_MAX);
+        let mut done = Ok(());
+        // After a failure the others end too, so that every file that is there is known.
+        while let Some(chunk) = written.next().await {
+            match chunk {
+                Ok((file, chunk)) => self.lock().stored(file, chunk),
+                Err(error) => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    done = done.and(Err(error));
+                }
+            }
+        }
+        done
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn on_shelf<T: Send + 'static>(

@@ -85,15 +85,16 @@ impl Shelf {
         manifests.chain(self.files.keys().map(|file| Name::Chunk(*file))).collect()
     }
 
-    /// Writes a chunk's file; no manifest names it yet.
-    pub fn store(&mut self, chunk: Encoded) -> Result<(), DiskError> {
-        if self.holds(chunk.id) {
-            return Ok(());
-        }
+    /// The number of the next chunk's file. One that failed is not used again: what it left behind cannot be taken for
+    /// something else.
+    pub fn reserve(&mut self) -> u64 {
         let file = self.next_chunk;
-        // A number that failed is not used again: what it left behind cannot be taken for something else.
         self.next_chunk += 1;
-        self.put(Name::Chunk(file), &chunk.content)?;
+        file
+    }
+
+    /// Knows a chunk that was written to `file`; no manifest names it yet.
+    pub fn stored(&mut self, file: u64, chunk: Encoded) {
         let entry = Entry {
             file,
             rows: chunk.rows,
@@ -104,7 +105,6 @@ impl Shelf {
         };
         let file = self.add(&entry, &chunk.schema, chunk.footer);
         self.ids.insert(chunk.id, file);
-        Ok(())
     }
 
     /// Makes `ids`, all of them written, the table.
@@ -119,7 +119,7 @@ impl Shelf {
         self.sync()?;
         let sequence = self.next_manifest;
         self.next_manifest += 1;
-        self.put(Name::Manifest(sequence), &content)?;
+        put(&self.place, Name::Manifest(sequence), &content)?;
         // From here on a restart may find it: should this sync fail, neither it nor the one before may lose a file.
         let files: Vec<u64> = chunks.iter().map(|chunk| chunk.entry.file).collect();
         drop(chunks);
@@ -170,20 +170,6 @@ impl Shelf {
         }
     }
 
-    /// Writes a file aside, makes it durable and gives it its name; leaves nothing behind on failure.
-    fn put(&self, name: Name, content: &[u8]) -> Result<(), DiskError> {
-        let (aside, path) = (self.place.temporary(name), self.place.path(name));
-        let io = &self.place.io;
-        let done = io
-            .write(&aside, content)
-            .map_err(DiskError::io("write", &aside))
-            .and_then(|()| io.rename(&aside, &path).map_err(DiskError::io("rename to", &path)));
-        if done.is_err() {
-            self.place.clear(&aside);
-        }
-        done
-    }
-
     fn sync(&self) -> Result<(), DiskError> {
         let folder = &self.place.folder;
         self.place.io.sync_folder(folder).map_err(DiskError::io("sync folder", folder))
@@ -214,4 +200,21 @@ impl Shelf {
             chunk.discard();
         }
     }
+}
+
+/// Writes a file aside, makes it durable and gives it its name; leaves nothing behind on failure. Blocks.
+///
+/// # Errors
+/// What failed and at which file.
+pub(super) fn put(place: &Place, name: Name, content: &[u8]) -> Result<(), DiskError> {
+    let (aside, path) = (place.temporary(name), place.path(name));
+    let io = &place.io;
+    let done = io
+        .write(&aside, content)
+        .map_err(DiskError::io("write", &aside))
+        .and_then(|()| io.rename(&aside, &path).map_err(DiskError::io("rename to", &path)));
+    if done.is_err() {
+        place.clear(&aside);
+    }
+    done
 }

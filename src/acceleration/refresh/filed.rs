@@ -38,6 +38,8 @@ pub(super) struct Filed {
     /// A session to read what is held, with the memory that all share.
     context: SessionContext,
     held: Option<Held>,
+    /// The last generation that was let go.
+    numbered: u64,
 }
 
 /// The generation of now.
@@ -52,7 +54,7 @@ struct Held {
 
 impl Filed {
     pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Folder, context: SessionContext) -> Self {
-        Self { dataset, budget, folder, context, held: None }
+        Self { dataset, budget, folder, context, held: None, numbered: 0 }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -77,7 +79,7 @@ impl Filed {
     }
 
     pub(super) fn forget(&mut self) {
-        self.held = None;
+        self.numbered = self.held.take().map_or(self.numbered, |held| held.number);
     }
 
     pub(super) fn restore(&mut self, layout: Layout, held: Restored) -> Result<(), RefreshError> {
@@ -126,7 +128,7 @@ impl Filed {
         rows: SendableRecordBatchStream,
         dropped: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Held, RefreshError> {
-        let number = self.held.as_ref().map_or(1, |held| held.number + 1);
+        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
         let mut packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
         let mut chunks = Vec::new();
         let mut groups = rows.ready_chunks(GROUP_MAX);

@@ -74,7 +74,7 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(dataset.name.clone());
+                    let board = Board::new(dataset.name.clone(), definition.time.is_some());
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -121,10 +121,14 @@ impl Acceleration {
     /// which [`Status::refreshes`] tells when it has ended.
     ///
     /// # Errors
-    /// An unknown or not accelerated dataset, a statement that is no query, too many refreshes that wait.
+    /// An unknown or not accelerated dataset, a statement that is no query, an append without a time column, too many refreshes that wait.
     pub fn refresh(&self, name: &str, ask: Ask) -> Result<u64, AskError> {
         let board = self.board(name)?;
         ask.sql.as_deref().map_or(Ok(()), is_query)?;
+        if ask.mode == Some(AskMode::Append) && !board.has_time {
+            let message = "refresh_mode append needs a time_column of the dataset, to tell what is new";
+            return Err(AskError::Invalid(message.to_owned()));
+        }
         board.ask(ask)
     }
 

@@ -23,11 +23,13 @@ pub(super) struct Resident {
     folder: Option<Folder>,
     /// What queries read; none before the first generation.
     table: Option<Arc<Table>>,
+    /// The last generation that was let go.
+    numbered: u64,
 }
 
 impl Resident {
     pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Option<Folder>) -> Self {
-        Self { dataset, budget, folder, table: None }
+        Self { dataset, budget, folder, table: None, numbered: 0 }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -50,6 +52,7 @@ impl Resident {
     }
 
     pub(super) fn forget(&mut self) {
+        self.numbered = self.pin().map_or(self.numbered, |generation| generation.number());
         self.table = None;
     }
 
@@ -72,7 +75,10 @@ impl Resident {
             (Some(_), Some(previous)) if *previous.layout() == layout => {
                 Build::Append(Append::begin(previous, self.budget.clone()))
             }
-            (_, previous) => Build::Load(Load::begin(layout, previous, self.budget.clone())),
+            (_, previous) => {
+                let load = Load::begin(layout, previous, self.budget.clone());
+                Build::Load(load.numbered_after(self.numbered))
+            }
         };
         let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(false) };
         let next = self.less(next, dropped).await?;

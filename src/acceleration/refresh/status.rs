@@ -55,6 +55,8 @@ pub struct Status {
 /// The board of one dataset: its keeper writes the state, others write what they want.
 pub(super) struct Board {
     pub name: DatasetName,
+    /// There is a time column, without which nothing can be appended.
+    pub has_time: bool,
     told: Mutex<Told>,
     figures: ArcSwapOption<Figures>,
     asks: Mutex<Asks>,
@@ -120,7 +122,7 @@ impl Status {
 }
 
 impl Board {
-    pub(super) fn new(name: DatasetName) -> Arc<Self> {
+    pub(super) fn new(name: DatasetName, has_time: bool) -> Arc<Self> {
         let told = Told {
             phase: Phase::Initializing,
             reason: None,
@@ -132,6 +134,7 @@ impl Board {
         };
         Arc::new(Self {
             name,
+            has_time,
             told: Mutex::new(told),
             figures: ArcSwapOption::empty(),
             asks: Mutex::default(),

@@ -44,6 +44,12 @@ impl Load {
         Self { layout, number, previous, known, cutter, chunks: Vec::new(), budget, open }
     }
 
+    /// The same, to be numbered above `number`: of a table that was let go.
+    pub(crate) fn numbered_after(mut self, number: u64) -> Self {
+        self.number = self.number.max(number + 1);
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn in_small_chunks(mut self) -> Self {
         self.cutter = Cutter::new(Some(super::cut::Size::least()));

@@ -337,6 +337,7 @@ async fn a_changed_schema_is_followed_refused_or_begun_anew() {
             json!([{"g": "one", "new": 3}]),
             "{change}"
         );
+        assert_eq!(told(change).await["acceleration"]["generation"], 2, "{change}");
     }
     // Columns that went are not followed by one that only takes new ones: it keeps what it has.
     turn("append_new_columns", "Error").await;
