@@ -276,7 +276,7 @@ async fn a_table_larger_than_memory_is_refused_or_read_from_its_files() {
     let refused = start(&[resident], TIGHT).await;
     refused.wait_until("it is refused", async || status(&refused).await["status"] == "Error").await;
     let told = status(&refused).await["error_message"].as_str().unwrap().to_owned();
-    assert!(told.contains("dataset `t` does not fit") && told.contains("50331648"), "{told}");
+    assert!(told.contains("dataset `t` does not fit") && told.contains("of 48.0 MB"), "{told}");
     assert_eq!(refused.sql("select 1 as one").await, json!([{"one": 1}]), "the rest goes on");
     refused.terminate().await;
 
@@ -316,4 +316,15 @@ async fn rows_in_files_grow_old_too() {
         sidecar.sql("select count(*) as n, min(id) as m from t").await,
         json!([{"n": 1_000, "m": 9_000}])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_datasets_cannot_have_one_folder() {
+    let settings = "mode: file, params: {file_path: both}";
+    let both = ["t", "u"].map(|name| Dataset::at(name, "http://127.0.0.1:9").accelerated(settings));
+    let pod = spicepod(&both, "");
+    let ended = Sidecar::builder().spicepod(&pod).args(["--offline"]).finish("check").await;
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("dataset `u`: its folder"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("is that of dataset `t`"), "{}", ended.stderr);
 }

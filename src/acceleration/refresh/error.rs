@@ -82,8 +82,11 @@ impl RefreshError {
                 | ErrorKind::Protocol
                 | ErrorKind::Internal => true,
             },
-            // Another table may become smaller, another generation may be let go.
-            Self::Store(StoreError::Memory { .. } | StoreError::Stale { .. }) => true,
+            // Another table may become smaller; what is too large alone would be fetched for nothing again and again.
+            Self::Store(StoreError::Memory { needed, limit, .. }) => {
+                limit.is_none_or(|limit| *needed <= limit)
+            }
+            Self::Store(StoreError::Stale { .. }) => true,
             Self::Store(_) | Self::Definition { .. } | Self::Changed { .. } => false,
             // A dataset that `refresh_sql` reads beside its own may be loaded later.
             Self::Plan { .. } | Self::Disk { .. } | Self::Blocking(_) => true,

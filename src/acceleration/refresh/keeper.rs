@@ -3,6 +3,7 @@
 //! It works on one thing at a time: refreshes, retention, compaction and writing to disk never meet.
 
 use std::future::pending;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct Keeper {
     adopted: Option<Arc<Layout>>,
     /// What is wrong with the files, until the next refresh has mended it.
     findings: Option<String>,
+    /// Of what kind the last failure was, until a refresh succeeds.
+    failing: Option<Discriminant<RefreshError>>,
 }
 
 impl Keeper {
@@ -82,6 +85,7 @@ impl Keeper {
             is_refused: false,
             adopted: None,
             findings: None,
+            failing: None,
         }
     }
 
@@ -248,7 +252,7 @@ impl Keeper {
             Ok(mode) => {
                 let labels = [("dataset", dataset.to_string()), ("mode", mode.word().to_owned())];
                 metrics::histogram!("dataset_acceleration_refresh_duration_ms", &labels).record(elapsed_ms);
-                self.findings = None;
+                (self.findings, self.failing) = (None, None);
                 self.board.refreshed(begun.elapsed());
                 self.board.ended(number, None);
                 let status = self.board.status();
@@ -270,7 +274,12 @@ impl Keeper {
     /// Tells why; queries go on with what they had.
     async fn fails(&mut self, error: &RefreshError) {
         let dataset = &self.definition.name;
-        tracing::warn!(%dataset, %error, "refresh failed");
+        // One line for an outage, however often it is tried again.
+        let kind = std::mem::discriminant(error);
+        match self.failing.replace(kind) == Some(kind) {
+            true => tracing::debug!(%dataset, %error, "refresh failed again"),
+            false => tracing::warn!(%dataset, %error, "refresh failed"),
+        }
         metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset.to_string())
             .increment(1);
         let reason = match &self.findings {

@@ -28,6 +28,7 @@ mod keeper;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,6 +87,7 @@ impl Acceleration {
                 }),
             }
         }
+        problems.extend(shared_folders(spicepod, &waiting));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -154,6 +156,24 @@ impl Acceleration {
             Some((_, Some(board))) => Ok(board),
         }
     }
+}
+
+/// Datasets that are to be written to a folder of one before them.
+fn shared_folders(spicepod: &Spicepod, waiting: &[(Definition, Arc<Board>)]) -> Vec<Diagnostic> {
+    let mut owners: HashMap<&Path, &DatasetName> = HashMap::new();
+    let mut problems = Vec::new();
+    for (definition, _) in waiting {
+        let Some(disk) = &definition.disk else { continue };
+        let name = &definition.name;
+        let Some(owner) = owners.insert(&disk.folder, name) else { continue };
+        problems.push(Diagnostic {
+            code: Some("InvalidAcceleration"),
+            message: format!("dataset `{name}`: its folder {:?} is that of dataset `{owner}`", disk.folder),
+            at: spicepod.datasets.iter().find(|dataset| dataset.name == *name).map(|dataset| dataset.at),
+            help: Some("give each a folder of its own: `acceleration.params.file_path`".to_owned()),
+        });
+    }
+    problems
 }
 
 /// # Errors

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
+use datafusion::common::human_readable_size;
 use datafusion::error::DataFusionError;
 
 use crate::name::DatasetName;
@@ -16,7 +17,11 @@ pub(crate) enum StoreError {
     #[error("dataset `{table}`: NULL in the primary key {key}")]
     NullKey { table: DatasetName, key: String },
     /// The pool refused.
-    #[error("dataset `{table}` does not fit: {needed} bytes are needed, {}", limit_words(*limit, *in_use))]
+    #[error(
+        "dataset `{table}` does not fit into memory: at least {} are needed{}; raise runtime.query.memory_limit, leave \
+         columns or rows out with refresh_sql, or read it from files (mode: file, params.resident: false)",
+        human_readable_size(*needed), limit_words(*limit, *in_use)
+    )]
     Memory {
         table: DatasetName,
         /// What this dataset holds in all its generations, and what was asked for on top, in bytes.
@@ -63,7 +68,10 @@ impl StoreError {
 
 fn limit_words(limit: Option<usize>, in_use: usize) -> String {
     match limit {
-        Some(limit) => format!("{in_use} of {limit} are in use"),
-        None => format!("{in_use} are in use"),
+        Some(limit) => {
+            let (in_use, limit) = (human_readable_size(in_use), human_readable_size(limit));
+            format!(", and of {limit} {in_use} are in use")
+        }
+        None => String::new(),
     }
 }
