@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod store;
 
 mod refresh;
+mod texts;
 
 pub(crate) use store::{AcceleratedTable, Pins, Reads, Table};
 

@@ -36,6 +36,7 @@ use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 use registry::{Changes, Entry, Names};
 
 pub(crate) use pushdown::Note;
+pub(crate) use registry::{DEFAULT_CATALOG, DEFAULT_SCHEMA};
 pub use registry::{Reason, State};
 pub use resources::Resources;
 pub use route::{Forward, Refusal, Route, view_problems};

@@ -3,7 +3,6 @@
 //! Arrow's own schema is embedded in each file, so that dictionaries, views and zones come back as they were. What
 //! Parquet cannot hold is refused by the column's name before anything is written.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, RecordBatchReader, new_empty_array,
     new_null_array,
 };
-use arrow::compute::{cast, concat_batches};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -31,15 +30,13 @@ use parquet::file::metadata::{
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
+use crate::acceleration::texts;
 use crate::task::words_of;
 
 use super::error::DiskError;
 
 /// Rows of a row group, the unit that a scan prunes and reads in parallel; pages inside are pruned finer.
 const ROW_GROUP_ROWS: usize = 256 << 10;
-
-/// The first rows of a text column decide how it is written.
-const SAMPLE_ROWS: usize = 1_024;
 
 /// Parquet bytes of `batch`: lightly compressed, with statistics and a page index.
 ///
@@ -78,19 +75,11 @@ fn written_as(
                 .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED)
         }
         DataType::Float32 | DataType::Float64 => properties.set_column_dictionary_enabled(path(), false),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if !repeats(column) => {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if !texts::repeat(column) => {
             properties.set_column_dictionary_enabled(path(), false)
         }
         _ => properties,
     }
-}
-
-/// Whether the first texts of a column come again and again.
-fn repeats(texts: &ArrayRef) -> bool {
-    let sample = texts.slice(0, texts.len().min(SAMPLE_ROWS));
-    let Ok(sample) = cast(&sample, &DataType::Utf8View) else { return true };
-    let different: HashSet<&str> = sample.as_string_view().iter().flatten().collect();
-    different.len() <= sample.len() / 4
 }
 
 /// Statistics of nested columns are of no use to a scan.

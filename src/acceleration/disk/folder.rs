@@ -107,12 +107,11 @@ impl Folder {
     /// # Errors
     /// [`DiskError::Unwritten`], [`DiskError::Damaged`], or the disk's failure.
     pub async fn read(&self, id: ChunkId) -> Result<RecordBatch, DiskError> {
-        let file = self.on_shelf("find chunk", move |shelf| {
-            shelf
-                .file(id)
-                .ok_or_else(|| DiskError::Unwritten { folder: shelf.place.folder.clone(), chunk: id })
-        });
-        let file = file.await??;
+        let file = {
+            let shelf = self.lock();
+            let unwritten = || DiskError::Unwritten { folder: shelf.place.folder.clone(), chunk: id };
+            shelf.file(id).ok_or_else(unwritten)?
+        };
         blocking("read chunk", move || open::rows_of(&file)).await?
     }
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::acceleration::store::{Append, Generation, Load, StoreError};
 use crate::name::DatasetName;
@@ -14,7 +13,17 @@ use crate::task::blocking;
 use super::error::RefreshError;
 
 /// So many batches, where they are here already, are taken in one step.
-pub(super) const GROUP_MAX: usize = 16;
+const GROUP_MAX: usize = 16;
+
+/// Batches in groups, so that a step on a thread for computing is worth its way.
+pub(super) fn grouped(
+    dataset: &DatasetName,
+    rows: SendableRecordBatchStream,
+) -> impl Stream<Item = Result<Vec<RecordBatch>, RefreshError>> + Send + Unpin + use<> {
+    let failed = RefreshError::fetch(dataset);
+    rows.ready_chunks(GROUP_MAX)
+        .map(move |group| group.into_iter().collect::<Result<_, _>>().map_err(&failed))
+}
 
 /// What the rows become.
 pub(super) enum Build {
@@ -32,12 +41,8 @@ impl Build {
         dataset: &DatasetName,
         rows: SendableRecordBatchStream,
     ) -> Result<Option<Arc<Generation>>, RefreshError> {
-        let mut groups = rows.ready_chunks(GROUP_MAX);
-        while let Some(group) = groups.next().await {
-            let group: Vec<RecordBatch> = group
-                .into_iter()
-                .collect::<Result<_, DataFusionError>>()
-                .map_err(RefreshError::fetch(dataset))?;
+        let mut groups = grouped(dataset, rows);
+        while let Some(group) = groups.try_next().await? {
             self = blocking("take rows", move || self.push(&group)).await??;
         }
         Ok(blocking("finish generation", move || self.finish()).await??)

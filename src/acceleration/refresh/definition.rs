@@ -1,7 +1,7 @@
 //! How one dataset is accelerated: a checked spicepod enters, plain settings leave, and with the upstream's schema the
 //! layout of the table.
 //!
-//! The only file here that reads `config`.
+//! The only file here that reads a spicepod.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::acceleration::disk::{self, Residence, Roots, folder_of};
 use crate::acceleration::store::{self, Key, Layout, Role, Time, TimeFormat};
-use crate::config;
+use crate::config::{self, SchemaChange};
 use crate::name::DatasetName;
 
 use super::cadence::{Cadence, When};
@@ -37,7 +37,7 @@ pub(super) struct Definition {
     pub uses_source: bool,
     /// `ready_state: on_load`: until the first load queries are refused.
     pub is_awaited: bool,
-    pub on_change: OnChange,
+    pub on_change: SchemaChange,
     /// None in memory mode.
     pub disk: Option<disk::Settings>,
 }
@@ -48,16 +48,6 @@ pub(super) enum Mode {
     Full,
     /// Rows at or after the watermark are added; needs a time column.
     Append,
-}
-
-/// `on_schema_change`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnChange {
-    Block,
-    Fail,
-    AppendNewColumns,
-    SyncAllColumns,
-    DropAndRecreate,
 }
 
 /// A key by the names of its columns.
@@ -111,7 +101,7 @@ impl Definition {
             keys: keys(acceleration),
             uses_source: acceleration.on_zero_results == config::ZeroResults::UseSource,
             is_awaited: dataset.ready_state == config::ReadyState::OnLoad,
-            on_change: on_change(dataset.on_schema_change),
+            on_change: dataset.on_schema_change,
             disk: settings(dataset, acceleration, spicepod, data_dir)?,
         }))
     }
@@ -150,14 +140,14 @@ impl Definition {
     /// `on_schema_change` does not follow: the difference and what comes of it.
     pub(super) fn change(&self, held: &Schema, now: &Schema) -> Result<bool, RefreshError> {
         let consequence = match self.on_change {
-            OnChange::SyncAllColumns => return Ok(false),
-            OnChange::DropAndRecreate => return Ok(true),
-            OnChange::AppendNewColumns if is_superset(held, now) => return Ok(false),
-            OnChange::AppendNewColumns => {
+            SchemaChange::SyncAllColumns => return Ok(false),
+            SchemaChange::DropAndRecreate => return Ok(true),
+            SchemaChange::AppendNewColumns if is_superset(held, now) => return Ok(false),
+            SchemaChange::AppendNewColumns => {
                 "the rows held before are kept, because on_schema_change: append_new_columns only takes new columns"
             }
-            OnChange::Block => "the rows held before are kept (on_schema_change: block)",
-            OnChange::Fail => "queries are refused (on_schema_change: fail)",
+            SchemaChange::Block => "the rows held before are kept (on_schema_change: block)",
+            SchemaChange::Fail => "queries are refused (on_schema_change: fail)",
         };
         Err(RefreshError::Changed {
             dataset: self.name.clone(),
@@ -239,16 +229,6 @@ fn time_format(format: config::TimeFormat) -> TimeFormat {
         config::TimeFormat::UnixMillis => TimeFormat::UnixMillis,
         config::TimeFormat::Iso8601 => TimeFormat::Iso8601,
         config::TimeFormat::Date => TimeFormat::Date,
-    }
-}
-
-fn on_change(change: config::SchemaChange) -> OnChange {
-    match change {
-        config::SchemaChange::Block => OnChange::Block,
-        config::SchemaChange::Fail => OnChange::Fail,
-        config::SchemaChange::AppendNewColumns => OnChange::AppendNewColumns,
-        config::SchemaChange::SyncAllColumns => OnChange::SyncAllColumns,
-        config::SchemaChange::DropAndRecreate => OnChange::DropAndRecreate,
     }
 }
 

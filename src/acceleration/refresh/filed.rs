@@ -14,7 +14,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::prelude::SessionContext;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use crate::acceleration::chunk_id::ChunkId;
 use crate::acceleration::disk::{Chunks, Commit, Folder, KnownChunk, Restored};
@@ -22,7 +22,7 @@ use crate::acceleration::store::{Append, Budget, Generation, Layout, Pack, Packe
 use crate::name::DatasetName;
 use crate::task::blocking;
 
-use super::build::{Build, GROUP_MAX};
+use super::build::{Build, grouped};
 use super::error::RefreshError;
 use super::rows::{Figures, Intake};
 
@@ -92,7 +92,7 @@ impl Filed {
 
     /// What is held loses rows by [`Filed::retain`] alone: with each append the file of the oldest rows would be
     /// written anew.
-    pub(super) async fn take(&mut self, intake: Intake) -> Result<bool, RefreshError> {
+    pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         Folder::check(intake.layout.schema()).await.map_err(self.disk())?;
         let below = self.held.clone().filter(|held| held.layout == intake.layout);
         let (next, is_append) = match (intake.newer, below) {
@@ -101,23 +101,20 @@ impl Filed {
             }
             _ => (self.loaded(intake.layout, intake.rows, intake.dropped).await.map(Some), false),
         };
-        let Some(next) = self.or_abandon(next).await? else { return Ok(false) };
+        let Some(next) = self.or_abandon(next).await? else { return Ok(()) };
         self.seal(next).await?;
         if is_append && let Err(error) = self.compact().await {
             tracing::warn!(dataset = %self.dataset, %error, "small files are not joined");
         }
-        Ok(true)
+        Ok(())
     }
 
-    pub(super) async fn retain(&mut self, dropped: &[Arc<dyn PhysicalExpr>]) -> Result<bool, RefreshError> {
-        let Some(held) = self.held.clone().filter(|_| !dropped.is_empty()) else { return Ok(false) };
+    pub(super) async fn retain(&mut self, dropped: &[Arc<dyn PhysicalExpr>]) -> Result<(), RefreshError> {
+        let Some(held) = self.held.clone().filter(|_| !dropped.is_empty()) else { return Ok(()) };
         let kept = self.less(&held, dropped).await;
         match self.or_abandon(kept).await? {
-            chunks if chunks == held.chunks => Ok(false),
-            chunks => {
-                self.seal(Held { chunks, ..held.next() }).await?;
-                Ok(true)
-            }
+            chunks if chunks == held.chunks => Ok(()),
+            chunks => self.seal(Held { chunks, ..held.next() }).await,
         }
     }
 
@@ -131,10 +128,8 @@ impl Filed {
         let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
         let mut packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
         let mut chunks = Vec::new();
-        let mut groups = rows.ready_chunks(GROUP_MAX);
-        while let Some(group) = groups.next().await {
-            let group: Vec<RecordBatch> =
-                group.into_iter().collect::<Result<_, _>>().map_err(RefreshError::fetch(&self.dataset))?;
+        let mut groups = grouped(&self.dataset, rows);
+        while let Some(group) = groups.try_next().await? {
             packer = self.pack(packer, group, &mut chunks).await?;
         }
         let watermark = packer.watermark();

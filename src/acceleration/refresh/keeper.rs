@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acceleration::disk::{self, Folder, Residence, Restored, Settings};
 use crate::acceleration::store::{Budget, Layout, OrSource};
+use crate::config::SchemaChange;
 use crate::federation::Federation;
 
 use super::asks::{Ask, AskMode};
-use super::definition::{Definition, Mode, OnChange};
+use super::definition::{Definition, Mode};
 use super::error::RefreshError;
 use super::fetch::Fetch;
 use super::filed::Filed;
@@ -288,7 +289,7 @@ impl Keeper {
         };
         self.board.explain(reason.clone());
         let is_refused =
-            matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == OnChange::Fail;
+            matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == SchemaChange::Fail;
         self.is_refused |= is_refused;
         if (self.rows.layout().is_none() && self.definition.is_awaited) || is_refused {
             self.federation.await_here(dataset, Some(reason));
@@ -437,7 +438,7 @@ impl Keeper {
             Err(error) => Err(error),
         };
         match done {
-            Ok(_) => self.board.shows(self.rows.figures()),
+            Ok(()) => self.board.shows(self.rows.figures()),
             Err(error) => self.fails(&error).await,
         }
     }

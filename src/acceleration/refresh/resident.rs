@@ -66,7 +66,7 @@ impl Resident {
         self.show(generation.await??)
     }
 
-    pub(super) async fn take(&mut self, intake: Intake) -> Result<bool, RefreshError> {
+    pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         let Intake { layout, newer, rows, dropped } = intake;
         if self.folder.is_some() && self.layout().as_ref() != Some(&layout) {
             Folder::check(layout.schema()).await.map_err(RefreshError::disk(&self.dataset))?;
@@ -80,25 +80,24 @@ impl Resident {
                 Build::Load(load.numbered_after(self.numbered))
             }
         };
-        let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(false) };
+        let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(()) };
         let next = self.less(next, dropped).await?;
         self.publish(next).await?;
         // The rows are here: small chunks are a matter of speed, and the next refresh tries again.
         if let Err(error) = self.compact().await {
             tracing::warn!(dataset = %self.dataset, %error, "small chunks are not joined");
         }
-        Ok(true)
+        Ok(())
     }
 
-    pub(super) async fn retain(&mut self, dropped: Vec<Arc<dyn PhysicalExpr>>) -> Result<bool, RefreshError> {
-        let Some(generation) = self.pin() else { return Ok(false) };
+    pub(super) async fn retain(&mut self, dropped: Vec<Arc<dyn PhysicalExpr>>) -> Result<(), RefreshError> {
+        let Some(generation) = self.pin() else { return Ok(()) };
         let number = generation.number();
         let next = self.less(generation, dropped).await?;
-        if next.number() == number {
-            return Ok(false);
+        match next.number() == number {
+            true => Ok(()),
+            false => self.publish(next).await,
         }
-        self.publish(next).await?;
-        Ok(true)
     }
 
     fn pin(&self) -> Option<Arc<Generation>> {

@@ -19,14 +19,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::acceleration::store::Layout;
+use crate::federation::{DEFAULT_CATALOG, DEFAULT_SCHEMA};
 use crate::name::DatasetName;
 
 use super::fetch::reference;
 use super::since::at_or_after;
-
-/// Where unqualified names of queries are.
-const DEFAULT_CATALOG: &str = "spice";
-const DEFAULT_SCHEMA: &str = "public";
 
 /// What goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -80,22 +80,22 @@ impl Rows {
         }
     }
 
-    /// Makes the next generation of `intake`; false when nothing is new.
+    /// Makes the next generation of `intake`, unless nothing is new.
     ///
     /// # Errors
     /// The stream's first failure, the store's or the disk's. What was held stays.
-    pub(super) async fn take(&mut self, intake: Intake) -> Result<bool, RefreshError> {
+    pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         match self {
             Self::Resident(rows) => rows.take(intake).await,
             Self::Filed(rows) => rows.take(intake).await,
         }
     }
 
-    /// Drops the rows for which one of `dropped` is true; false when it is none.
+    /// Drops the rows for which one of `dropped` is true; the generation stays when it is none.
     ///
     /// # Errors
     /// A condition that fails on a row, the store's or the disk's failure. What was held stays.
-    pub(super) async fn retain(&mut self, dropped: Vec<Arc<dyn PhysicalExpr>>) -> Result<bool, RefreshError> {
+    pub(super) async fn retain(&mut self, dropped: Vec<Arc<dyn PhysicalExpr>>) -> Result<(), RefreshError> {
         match self {
             Self::Resident(rows) => rows.retain(dropped).await,
             Self::Filed(rows) => rows.retain(&dropped).await,

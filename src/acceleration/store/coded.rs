@@ -3,7 +3,6 @@
 //! A column enters, and leaves equal to what it was; between, each text is there once, and a row is one byte or two.
 //! Queries get plain columns: what the codes save in memory costs a copy of the texts that a scan reads.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArrayType, StringDictionaryBuilder};
@@ -11,17 +10,16 @@ use arrow::compute::cast;
 use arrow::datatypes::{ArrowDictionaryKeyType, ArrowNativeType, DataType, UInt8Type, UInt16Type};
 use arrow::error::ArrowError;
 
+use crate::acceleration::texts;
+
 /// Fewer rows are not worth a look.
 const ROWS_MIN: usize = 1_024;
-/// The first rows decide whether the others are looked at.
-const SAMPLE_ROWS: usize = 1_024;
-const SAMPLE_DIFFERENT_MAX: usize = 256;
 /// One in so many texts may be different.
 const DIFFERENT_SHARE: usize = 8;
 
 /// `column` as codes, where that takes at most half of its memory.
 pub(super) fn coded(column: &ArrayRef) -> Option<ArrayRef> {
-    if column.len() < ROWS_MIN {
+    if column.len() < ROWS_MIN || !texts::repeat(column) {
         return None;
     }
     let coded = match column.data_type() {
@@ -45,11 +43,7 @@ pub(super) fn plain(stored: &ArrayRef, kind: &DataType) -> Result<ArrayRef, Arro
 }
 
 fn texts_coded<'a>(texts: impl StringArrayType<'a> + Copy) -> Option<ArrayRef> {
-    let sample: HashSet<&str> = texts.iter().take(SAMPLE_ROWS).flatten().collect();
     let different_max = texts.len() / DIFFERENT_SHARE;
-    if sample.len() > SAMPLE_DIFFERENT_MAX {
-        return None;
-    }
     let small = usize::from(u8::MAX);
     with_codes::<UInt8Type>(texts, small.min(different_max))
         .or_else(|| with_codes::<UInt16Type>(texts, usize::from(u16::MAX).min(different_max)))
