@@ -366,7 +366,7 @@ impl Sidecar {
         }
     }
 
-    /// Returns when what is shown is on disk too.
+    /// Returns when the refresh has ended: what is shown is on disk before, small chunks are joined after.
     async fn committed(&self, rows: usize) -> Result<()> {
         while self.status(rows).await?["status"] != "Ready" {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -132,7 +132,7 @@ fn first_load(dataset: &DatasetStatus) -> Option<&Status> {
     let kept = dataset.acceleration.as_ref()?;
     let is_first = match kept.phase {
         Phase::Initializing | Phase::Error => kept.generation.is_none(),
-        // Rows are answered a moment before the refresh has ended: they are written to disk after.
+        // Rows are answered a moment before the refresh has ended: small chunks are joined after.
         Phase::Refreshing => !kept.is_restored && kept.last_refresh.is_none(),
         Phase::Ready | Phase::Disabled | Phase::ShuttingDown => false,
     };

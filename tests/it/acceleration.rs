@@ -237,7 +237,7 @@ async fn a_table_in_files_is_served_after_a_restart_without_its_upstream() {
     let dataset = Dataset::of("t", &upstream)
         .accelerated(&format!("mode: file, params: {{file_path: {}}}", path.display()));
     let first = start(std::slice::from_ref(&dataset), "").await;
-    // Queries are answered a moment before the generation is on disk; Ready is said after.
+    // What is shown is on disk; Ready is said when the refresh has ended.
     first.wait_until("it is on disk", async || status(&first).await["status"] == "Ready").await;
     first.terminate().await;
     upstream.stop().await;
