@@ -14,7 +14,7 @@ use prost::Message;
 use prost_types::Timestamp;
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
 
-const FILES: [&str; 2] = ["Flight.proto", "FlightSql.proto"];
+const FILES: [&str; 3] = ["Flight.proto", "FlightSql.proto", "sidewing/stream/v1/stream.proto"];
 const GENERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/proto/generated.rs");
 const PACKAGE: &str = "arrow.flight.protocol";
 
@@ -60,6 +60,35 @@ fn enum_values_agree_with_arrow_flight() {
     assert_enum("CancelStatus", "CANCEL_STATUS_", &status);
     assert_enum("FlightDescriptor.DescriptorType", "", &kind);
     assert_enum("sql.ActionCancelQueryResult.CancelResult", "CANCEL_RESULT_", &result);
+}
+
+#[test]
+fn the_stream_protocol_is_spoken_as_it_is_written() {
+    use sidewing::proto::stream::{Epoch, Frame, Kind, Position, Subscribe};
+    let epoch = Epoch::random();
+    let frame = Frame {
+        kind: Kind::Heartbeat,
+        epoch,
+        first: 1,
+        last: 2,
+        head: 3,
+        sent_unix_nanos: 4,
+        watermark_unix_nanos: 5,
+    };
+    let subscribe = Subscribe { held: Some(Position { epoch, sequence: 6 }) };
+    let shown = [("Subscribe", subscribe.encode()), ("Frame", frame.encode())].map(|(name, bytes)| {
+        let descriptor = pool().get_message_by_name(&format!("sidewing.stream.v1.{name}")).unwrap();
+        let message = DynamicMessage::decode(descriptor.clone(), bytes.clone()).unwrap();
+        assert_eq!(message.unknown_fields().count(), 0, "{name}");
+        assert_eq!(message.encode_to_vec(), bytes, "{name}");
+        assert!(descriptor.fields().all(|field| message.has_field(&field)), "{name}: {message}");
+        message.to_string()
+    });
+    let values = |text: &str| text.split_once(",epoch:").map(|(before, _)| before.to_owned()).unwrap();
+    assert_eq!(values(&shown[0]), "protocol:8316288573874204263,version:1");
+    assert_eq!(values(&shown[1]), "protocol:8316288573874204263,version:1,kind:KIND_HEARTBEAT");
+    assert!(shown[1].ends_with(",first:1,last:2,head:3,sent_unix_nanos:4,watermark_unix_nanos:5"));
+    assert!(shown[0].ends_with(",sequence:6"));
 }
 
 /// Each number has the name that `arrow-flight` prints, and one more number has none in either.
