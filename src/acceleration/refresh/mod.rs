@@ -20,9 +20,11 @@ mod source;
 
 mod build;
 mod filed;
+mod lineage;
 mod resident;
 mod rows;
 
+mod holder;
 mod keeper;
 
 #[cfg(test)]
@@ -43,6 +45,7 @@ use crate::task::Scope;
 
 pub use asks::{Ask, AskError, AskMode, RefreshFailure, Refreshes};
 use definition::Definition;
+use holder::Holder;
 use keeper::Keeper;
 pub use progress::Progress;
 use status::Board;
@@ -105,7 +108,8 @@ impl Acceleration {
             let dataset = definition.name.to_string();
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
-            let keeper = Keeper::new(definition, federation.clone(), board, Arc::clone(&loads));
+            let held = Holder::new(definition, federation.clone(), board);
+            let keeper = Keeper::new(held, Arc::clone(&loads));
             let stop = scope.token();
             // It hears of the end itself, to say so.
             scope.spawn_draining("accelerated dataset", keeper.keep(stop));
