@@ -29,5 +29,6 @@ mod messages;
 mod pushdown;
 mod resilience;
 mod sql;
+mod streams;
 mod sub_plans;
 mod tpch;
