@@ -279,7 +279,7 @@ impl Engine {
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
         if !matches!(plan, LogicalPlan::Explain(_)) {
-            self.federation.count_rows(&plan).await;
+            self.federation.estimate_rows(&plan).await;
         }
         let plan = physical_plan(&plan, &state, joins).await.map_err(from_datafusion)?;
         Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes, pins })

@@ -93,7 +93,7 @@ pub(crate) struct Restored {
     pub schema: SchemaRef,
     /// Nanoseconds since the epoch.
     pub watermark: Option<i64>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "append streams will go on from it"))]
+    /// As it was committed.
     pub resume: Option<Bytes>,
     pub rows: u64,
     pub chunks: Chunks,
@@ -113,7 +113,7 @@ pub(crate) struct Commit {
     pub schema: SchemaRef,
     /// Nanoseconds since the epoch.
     pub watermark: Option<i64>,
-    /// Where an append stream goes on; opaque here.
+    /// What the rows continue; opaque here.
     pub resume: Option<Bytes>,
 }
 

@@ -67,6 +67,6 @@ impl MemoryLog {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut rows);
         let (epoch, pieces) = (rows.0, rows.1.clone());
-        self.publication.publish(Published::new(epoch, Arc::clone(&self.schema), Vec::new(), pieces));
+        self.publication.publish(Published::of(epoch, &self.schema, pieces));
     }
 }

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::acceleration::disk::PinnedChunk;
-use crate::acceleration::store::Chunk;
+use crate::acceleration::store::{Chunk, Layout, Role};
 use crate::proto::stream::{Epoch, Position};
 
 /// A run of rows that is read at once. Holding it holds the rows, in memory or on disk.
@@ -30,7 +30,7 @@ enum Source {
 pub(crate) struct Published {
     epoch: Epoch,
     schema: SchemaRef,
-    /// The names of the key's columns.
+    /// The names of the primary key's columns, empty without one.
     primary_key: Arc<[String]>,
     pieces: Vec<Piece>,
     /// For each piece the number of its last row.
@@ -81,13 +81,17 @@ impl Piece {
 }
 
 impl Published {
-    /// The generation of these pieces, in the order of the table; each is of `schema`.
-    pub(crate) fn new(
-        epoch: Epoch,
-        schema: SchemaRef,
-        primary_key: Vec<String>,
-        pieces: impl IntoIterator<Item = Piece>,
-    ) -> Self {
+    /// The generation of these pieces, in the order of the table; each is of the layout's schema.
+    pub(crate) fn new(epoch: Epoch, layout: &Layout, pieces: impl IntoIterator<Item = Piece>) -> Self {
+        let primary = layout.keys().iter().find(|key| matches!(key.role, Role::Primary { .. }));
+        let columns = primary.map_or(&[][..], |key| &key.columns);
+        let name = |column: &usize| layout.schema().field(*column).name().clone();
+        let primary_key = columns.iter().map(name).collect();
+        Self { primary_key, ..Self::of(epoch, layout.schema(), pieces) }
+    }
+
+    /// The same of a table without a key.
+    pub(crate) fn of(epoch: Epoch, schema: &SchemaRef, pieces: impl IntoIterator<Item = Piece>) -> Self {
         let pieces: Vec<Piece> = pieces.into_iter().filter(|piece| piece.rows > 0).collect();
         let mut rows = 0;
         let ends = pieces.iter().map(|piece| {
@@ -95,7 +99,7 @@ impl Published {
             rows
         });
         let ends = ends.collect();
-        Self { epoch, schema, primary_key: primary_key.into(), pieces, ends }
+        Self { epoch, schema: Arc::clone(schema), primary_key: Arc::new([]), pieces, ends }
     }
 
     pub(crate) fn position(&self) -> Position {

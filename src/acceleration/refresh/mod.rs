@@ -20,9 +20,11 @@ mod source;
 
 mod build;
 mod filed;
+mod lineage;
 mod resident;
 mod rows;
 
+mod holder;
 mod keeper;
 
 #[cfg(test)]
@@ -44,6 +46,7 @@ use crate::task::Scope;
 
 pub use asks::{Ask, AskError, AskMode, RefreshFailure, Refreshes};
 use definition::Definition;
+use holder::Holder;
 use keeper::Keeper;
 pub use progress::Progress;
 use status::Board;
@@ -108,7 +111,8 @@ impl Acceleration {
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
             board.publication.announce();
-            let keeper = Keeper::new(definition, federation.clone(), board, Arc::clone(&loads));
+            let held = Holder::new(definition, federation.clone(), board);
+            let keeper = Keeper::new(held, Arc::clone(&loads));
             let stop = scope.token();
             // It hears of the end itself, to say so.
             scope.spawn_draining("accelerated dataset", keeper.keep(stop));

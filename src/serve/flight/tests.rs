@@ -1,5 +1,6 @@
 //! The Flight front end over real sockets, read by arrow-flight's own client.
 
+mod exchange;
 mod wire;
 
 use std::collections::HashMap;

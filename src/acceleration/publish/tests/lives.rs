@@ -72,7 +72,7 @@ impl Table {
             left = rest;
         }
         self.states.insert((self.epoch, rows.len() as u64));
-        self.publication.publish(Published::new(self.epoch, schema(), vec![], pieces));
+        self.publication.publish(Published::of(self.epoch, &schema(), pieces));
     }
 }
 
