@@ -18,6 +18,7 @@ use futures::TryStreamExt;
 
 use crate::acceleration::chunk_id::ChunkId;
 use crate::acceleration::disk::{Chunks, Commit, Folder, KnownChunk, Restored};
+use crate::acceleration::publish::{Piece, Publication, Published};
 use crate::acceleration::store::{Append, Budget, Generation, Layout, Pack, Packer, kept, restored};
 use crate::name::DatasetName;
 use crate::proto::stream::Position;
@@ -42,6 +43,7 @@ pub(super) struct Filed {
     held: Option<Held>,
     /// The last generation that was let go.
     numbered: u64,
+    publication: Arc<Publication>,
 }
 
 /// The generation of now.
@@ -63,8 +65,14 @@ pub(super) struct Files {
 }
 
 impl Filed {
-    pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Folder, context: SessionContext) -> Self {
-        Self { dataset, budget, folder, context, held: None, numbered: 0 }
+    pub(super) fn new(
+        dataset: DatasetName,
+        budget: Budget,
+        folder: Folder,
+        context: SessionContext,
+        publication: Arc<Publication>,
+    ) -> Self {
+        Self { dataset, budget, folder, context, held: None, numbered: 0, publication }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -94,6 +102,7 @@ impl Filed {
 
     pub(super) fn forget(&mut self) {
         self.numbered = self.held.take().map_or(self.numbered, |held| held.number);
+        self.publication.withdraw();
     }
 
     pub(super) fn restore(
@@ -104,7 +113,7 @@ impl Filed {
     ) -> Result<(), RefreshError> {
         if let Chunks::Files(chunks) = held.chunks {
             let (layout, number, watermark) = (Arc::new(layout), held.number, held.watermark);
-            self.held = Some(Held { layout, number, watermark, chunks, lineage });
+            self.show(Held { layout, number, watermark, chunks, lineage });
         }
         Ok(())
     }
@@ -385,8 +394,14 @@ impl Filed {
             resume: Some(next.lineage.encode()),
         };
         self.folder.seal(commit, next.chunks.clone()).await.map_err(self.disk())?;
-        self.held = Some(next);
+        self.show(next);
         Ok(())
+    }
+
+    fn show(&mut self, held: Held) {
+        let pieces = self.folder.pinned().into_iter().flatten().map(Piece::file);
+        self.publication.publish(Published::new(held.lineage.epoch, &held.layout, pieces));
+        self.held = Some(held);
     }
 
     /// What was written for nothing is removed.

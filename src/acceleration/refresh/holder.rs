@@ -58,7 +58,9 @@ impl Holder {
         let pool = &federation.context().runtime_env().memory_pool;
         let budget = Budget::new(definition.name.clone(), pool);
         // In files once the folder is open.
-        let rows = Rows::Resident(Resident::new(definition.name.clone(), budget.clone(), None));
+        let publication = Arc::clone(&board.publication);
+        let rows = Resident::new(definition.name.clone(), budget.clone(), None, publication);
+        let rows = Rows::Resident(rows);
         Self {
             definition,
             federation,
@@ -94,8 +96,10 @@ impl Holder {
         let settings = Settings { memory_bytes_max: self.memory_left(), ..settings };
         let (residence, mode) = (settings.residence, settings.mode);
         let (name, budget) = (self.definition.name.clone(), self.budget.clone());
+        let publication = || Arc::clone(&self.board.publication);
         // A try before this one may hold the folder.
-        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None));
+        self.rows.forget();
+        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None, publication()));
         let opened = Folder::open(settings).await.map_err(RefreshError::disk(&self.definition.name))?;
         if !opened.findings.is_empty() {
             let dataset = &self.definition.name;
@@ -106,8 +110,12 @@ impl Holder {
             self.definition.rules.refreshes_restored = true;
         }
         self.rows = match residence {
-            Residence::Memory => Rows::Resident(Resident::new(name, budget, Some(opened.folder))),
-            Residence::Files => Rows::Filed(Filed::new(name, budget, opened.folder, self.reading())),
+            Residence::Memory => {
+                Rows::Resident(Resident::new(name, budget, Some(opened.folder), publication()))
+            }
+            Residence::Files => {
+                Rows::Filed(Filed::new(name, budget, opened.folder, self.reading(), publication()))
+            }
         };
         let Some(held) = opened.restored else { return Ok(false) };
         match self.restore(held).await {

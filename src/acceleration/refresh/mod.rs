@@ -39,6 +39,7 @@ use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use tokio::sync::Semaphore;
 
+use crate::acceleration::publish::{Publication, Retention};
 use crate::config::{Diagnostic, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
@@ -79,7 +80,8 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(dataset.name.clone(), definition.time.is_some());
+                    let board =
+                        Board::new(dataset.name.clone(), definition.time.is_some(), Retention::default());
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -109,6 +111,7 @@ impl Acceleration {
             let dataset = definition.name.to_string();
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
+            board.publication.announce();
             let held = Holder::new(definition, federation.clone(), board);
             let keeper = Keeper::new(held, Arc::clone(&loads));
             let stop = scope.token();
@@ -122,6 +125,13 @@ impl Acceleration {
     pub fn status(&self, name: &DatasetName) -> Option<Status> {
         let (_, board) = self.inner.datasets.iter().find(|(known, _)| known == name)?;
         board.as_ref().map(|board| board.status())
+    }
+
+    /// The rows of `name` as a stream; none when it is not accelerated.
+    #[must_use]
+    pub fn publication(&self, name: &DatasetName) -> Option<Arc<Publication>> {
+        let (_, board) = self.inner.datasets.iter().find(|(known, _)| known == name)?;
+        board.as_ref().map(|board| Arc::clone(&board.publication))
     }
 
     /// Asks for a refresh of `name`: it joins an equal one that waits, and follows one that runs. Its number, by

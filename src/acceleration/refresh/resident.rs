@@ -8,6 +8,7 @@ use datafusion::physical_plan::PhysicalExpr;
 
 use crate::acceleration::chunk_id::ChunkId;
 use crate::acceleration::disk::{Chunks, Commit, Folder, Lazy, Restored};
+use crate::acceleration::publish::{Piece, Publication, Published};
 use crate::acceleration::store::{
     AcceleratedTable, Append, Budget, Generation, Layout, Load, Table, compacted, restored, without,
 };
@@ -31,11 +32,17 @@ pub(super) struct Resident {
     lineage: Option<Lineage>,
     /// The last generation that was let go.
     numbered: u64,
+    publication: Arc<Publication>,
 }
 
 impl Resident {
-    pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Option<Folder>) -> Self {
-        Self { dataset, budget, folder, table: None, lineage: None, numbered: 0 }
+    pub(super) fn new(
+        dataset: DatasetName,
+        budget: Budget,
+        folder: Option<Folder>,
+        publication: Arc<Publication>,
+    ) -> Self {
+        Self { dataset, budget, folder, table: None, lineage: None, numbered: 0, publication }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -64,6 +71,7 @@ impl Resident {
     pub(super) fn forget(&mut self) {
         self.numbered = self.pin().map_or(self.numbered, |generation| generation.number());
         (self.table, self.lineage) = (None, None);
+        self.publication.withdraw();
     }
 
     pub(super) async fn restore(
@@ -203,7 +211,9 @@ impl Resident {
             Some(table) if table.layout() == generation.layout() => Arc::clone(table),
             _ => Arc::new(Table::new(Arc::clone(generation.layout()))),
         };
-        table.publish(generation)?;
+        table.publish(Arc::clone(&generation))?;
+        let (layout, pieces) = (generation.layout(), generation.chunks().iter().map(Piece::chunk));
+        self.publication.publish(Published::new(lineage.epoch, layout, pieces));
         (self.table, self.lineage) = (Some(table), Some(lineage));
         Ok(())
     }
