@@ -43,7 +43,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Engine {
     pub(super) federation: Federation,
-    acceleration: Acceleration,
+    pub(super) acceleration: Acceleration,
     options: Options,
     pub(super) running: Admission,
     /// Statements that are only planned, for their schema. A queue of its own: a client may ask for a schema in the
@@ -184,12 +184,8 @@ impl Engine {
     /// # Errors
     /// [`QueryError::NotFound`] for an unknown name.
     pub async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {
-        let name = path.join(".");
-        let lower: Vec<String> =
-            name.split('.').map(|part| part.trim_matches('"').to_ascii_lowercase()).collect();
-        let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
-        let Some(status) = self.federation.find(&exact).or_else(|| self.federation.find(&lower)) else {
-            return Err(QueryError::NotFound { message: format!("table `{name}` not found") });
+        let Some(status) = self.find(path) else {
+            return Err(QueryError::NotFound { message: format!("table `{}` not found", path.join(".")) });
         };
         if let Some(schema) = status.state.schema() {
             return Ok(Arc::clone(schema));
@@ -199,6 +195,14 @@ impl Engine {
             State::Initializing | State::Ready { .. } => None,
         };
         Err(not_ready(&status.name, status.endpoint, reason))
+    }
+
+    /// The dataset or view that these parts name, as they are written or in small letters.
+    pub(super) fn find(&self, path: &[String]) -> Option<Status> {
+        let name = path.join(".");
+        let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
+        let lower: Vec<String> = exact.iter().map(|part| part.to_ascii_lowercase()).collect();
+        self.federation.find(&exact).or_else(|| self.federation.find(&lower))
     }
 
     /// Every dataset and view with its state, in the order of the spicepod.

@@ -21,6 +21,7 @@ mod folder;
 mod io;
 mod manifest;
 mod open;
+mod pinned;
 mod place;
 mod reader;
 mod shelf;
@@ -40,6 +41,7 @@ use super::chunk_id::ChunkId;
 
 pub(crate) use error::DiskError;
 pub(crate) use folder::{Folder, KnownChunk, Lazy};
+pub(crate) use pinned::PinnedChunk;
 pub(crate) use place::{Roots, folder_of};
 pub(crate) use table::DiskTable;
 
@@ -91,7 +93,7 @@ pub(crate) struct Restored {
     pub schema: SchemaRef,
     /// Nanoseconds since the epoch.
     pub watermark: Option<i64>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "append streams will go on from it"))]
+    /// As it was committed.
     pub resume: Option<Bytes>,
     pub rows: u64,
     pub chunks: Chunks,
@@ -111,7 +113,7 @@ pub(crate) struct Commit {
     pub schema: SchemaRef,
     /// Nanoseconds since the epoch.
     pub watermark: Option<i64>,
-    /// Where an append stream goes on; opaque here.
+    /// What the rows continue; opaque here.
     pub resume: Option<Bytes>,
 }
 

@@ -18,13 +18,16 @@ use futures::TryStreamExt;
 
 use crate::acceleration::chunk_id::ChunkId;
 use crate::acceleration::disk::{Chunks, Commit, Folder, KnownChunk, Restored};
+use crate::acceleration::publish::{Piece, Publication, Published};
 use crate::acceleration::store::{Append, Budget, Generation, Layout, Pack, Packer, kept, restored};
 use crate::name::DatasetName;
+use crate::proto::stream::Position;
 use crate::task::blocking;
 
 use super::build::{Build, grouped};
 use super::error::RefreshError;
-use super::rows::{Figures, Intake};
+use super::lineage::Lineage;
+use super::rows::{Figures, Intake, Onto};
 
 /// Files with fewer rows are joined.
 const SMALL_ROWS: u64 = 64 << 10;
@@ -40,6 +43,7 @@ pub(super) struct Filed {
     held: Option<Held>,
     /// The last generation that was let go.
     numbered: u64,
+    publication: Arc<Publication>,
 }
 
 /// The generation of now.
@@ -50,11 +54,25 @@ struct Held {
     watermark: Option<i64>,
     /// In the order of the table.
     chunks: Vec<ChunkId>,
+    lineage: Lineage,
+}
+
+/// A generation on its way into files.
+pub(super) struct Files {
+    layout: Arc<Layout>,
+    packer: Packer,
+    chunks: Vec<ChunkId>,
 }
 
 impl Filed {
-    pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Folder, context: SessionContext) -> Self {
-        Self { dataset, budget, folder, context, held: None, numbered: 0 }
+    pub(super) fn new(
+        dataset: DatasetName,
+        budget: Budget,
+        folder: Folder,
+        context: SessionContext,
+        publication: Arc<Publication>,
+    ) -> Self {
+        Self { dataset, budget, folder, context, held: None, numbered: 0, publication }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -73,6 +91,10 @@ impl Filed {
         })
     }
 
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.held.as_ref().map(|held| held.lineage)
+    }
+
     pub(super) fn provider(&self) -> Option<Arc<dyn TableProvider>> {
         let held = self.held.as_ref()?;
         Some(Arc::new(self.folder.table(Arc::clone(held.layout.schema()))))
@@ -80,12 +102,18 @@ impl Filed {
 
     pub(super) fn forget(&mut self) {
         self.numbered = self.held.take().map_or(self.numbered, |held| held.number);
+        self.publication.withdraw();
     }
 
-    pub(super) fn restore(&mut self, layout: Layout, held: Restored) -> Result<(), RefreshError> {
+    pub(super) fn restore(
+        &mut self,
+        layout: Layout,
+        held: Restored,
+        lineage: Lineage,
+    ) -> Result<(), RefreshError> {
         if let Chunks::Files(chunks) = held.chunks {
             let (layout, number, watermark) = (Arc::new(layout), held.number, held.watermark);
-            self.held = Some(Held { layout, number, watermark, chunks });
+            self.show(Held { layout, number, watermark, chunks, lineage });
         }
         Ok(())
     }
@@ -95,13 +123,15 @@ impl Filed {
     pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         Folder::check(intake.layout.schema()).await.map_err(self.disk())?;
         let below = self.held.clone().filter(|held| held.layout == intake.layout);
-        let (next, is_append) = match (intake.newer, below) {
-            (Some(newer), Some(below)) => {
+        let (next, is_append) = match (intake.onto, below) {
+            (Onto::Asked(newer), Some(below)) => {
                 (self.appended(below, newer, intake.rows, intake.dropped).await, true)
             }
+            (Onto::Held, Some(below)) => (self.extended(below, intake.rows, intake.dropped).await, true),
             _ => (self.loaded(intake.layout, intake.rows, intake.dropped).await.map(Some), false),
         };
         let Some(next) = self.or_abandon(next).await? else { return Ok(()) };
+        let next = self.continued(next, intake.upstream.get());
         self.seal(next).await?;
         if is_append && let Err(error) = self.compact().await {
             tracing::warn!(dataset = %self.dataset, %error, "small files are not joined");
@@ -114,8 +144,25 @@ impl Filed {
         let kept = self.less(&held, dropped).await;
         match self.or_abandon(kept).await? {
             chunks if chunks == held.chunks => Ok(()),
-            chunks => self.seal(Held { chunks, ..held.next() }).await,
+            chunks => {
+                let upstream = held.lineage.upstream;
+                let next = self.continued(Held { chunks, ..held.next() }, upstream);
+                self.seal(next).await
+            }
         }
+    }
+
+    /// The same, with what it continues.
+    fn continued(&self, next: Held, upstream: Option<Position>) -> Held {
+        let lineage = match &self.held {
+            Some(before) if before.layout == next.layout => before.lineage.followed_by(
+                before.chunks.iter().copied(),
+                next.chunks.iter().copied(),
+                upstream,
+            ),
+            _ => Lineage::begin(upstream),
+        };
+        Held { lineage, ..next }
     }
 
     /// A full load.
@@ -125,16 +172,72 @@ impl Filed {
         rows: SendableRecordBatchStream,
         dropped: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Held, RefreshError> {
-        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
-        let mut packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
-        let mut chunks = Vec::new();
+        let packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
+        let mut files = Files { layout, packer, chunks: Vec::new() };
         let mut groups = grouped(&self.dataset, rows);
         while let Some(group) = groups.try_next().await? {
-            packer = self.pack(packer, group, &mut chunks).await?;
+            files = self.packed(files, group).await?;
         }
+        self.whole(files).await
+    }
+
+    pub(super) async fn begin(&self, layout: Arc<Layout>) -> Result<Files, RefreshError> {
+        Folder::check(layout.schema()).await.map_err(self.disk())?;
+        let packer = Packer::new(Arc::clone(&layout), Vec::new(), self.budget.clone());
+        Ok(Files { layout, packer, chunks: Vec::new() })
+    }
+
+    pub(super) async fn add(
+        &mut self,
+        files: Files,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Files, RefreshError> {
+        let more = self.packed(files, batches).await;
+        self.or_abandon(more).await
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        files: Files,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        let next = self.whole(files).await;
+        let next = self.or_abandon(next).await?;
+        let next = self.continued(next, upstream);
+        self.seal(next).await
+    }
+
+    /// What was written since the last generation is removed.
+    pub(super) async fn abandon(&mut self) -> Result<(), RefreshError> {
+        self.folder.abandon().await.map_err(self.disk())
+    }
+
+    async fn packed(&mut self, files: Files, batches: Vec<RecordBatch>) -> Result<Files, RefreshError> {
+        let Files { layout, packer, mut chunks } = files;
+        let packer = self.pack(packer, batches, &mut chunks).await?;
+        Ok(Files { layout, packer, chunks })
+    }
+
+    async fn whole(&mut self, files: Files) -> Result<Held, RefreshError> {
+        let Files { layout, packer, mut chunks } = files;
+        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
         let watermark = packer.watermark();
         self.rest(packer, &mut chunks).await?;
-        Ok(Held { layout, number, watermark, chunks })
+        Ok(Held { layout, number, watermark, chunks, lineage: Lineage::begin(None) })
+    }
+
+    /// `below` and all of `rows`; none when there are none.
+    async fn extended(
+        &mut self,
+        below: Held,
+        rows: SendableRecordBatchStream,
+        dropped: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Option<Held>, RefreshError> {
+        let before = below.chunks.len();
+        let more = self.loaded(Arc::clone(&below.layout), rows, dropped).await?;
+        let chunks: Vec<ChunkId> = below.chunks.iter().chain(&more.chunks).copied().collect();
+        let watermark = below.watermark.max(more.watermark);
+        Ok((chunks.len() > before).then(|| Held { chunks, watermark, ..below.next() }))
     }
 
     /// `below` and what of `rows` is not there yet; none when that is nothing.
@@ -288,17 +391,23 @@ impl Filed {
             number: next.number,
             schema: Arc::clone(next.layout.schema()),
             watermark: next.watermark,
-            resume: None,
+            resume: Some(next.lineage.encode()),
         };
         self.folder.seal(commit, next.chunks.clone()).await.map_err(self.disk())?;
-        self.held = Some(next);
+        self.show(next);
         Ok(())
+    }
+
+    fn show(&mut self, held: Held) {
+        let pieces = self.folder.pinned().into_iter().flatten().map(Piece::file);
+        self.publication.publish(Published::new(held.lineage.epoch, &held.layout, pieces));
+        self.held = Some(held);
     }
 
     /// What was written for nothing is removed.
     async fn or_abandon<T>(&mut self, done: Result<T, RefreshError>) -> Result<T, RefreshError> {
         if done.is_err() {
-            self.folder.abandon().await.map_err(self.disk())?;
+            self.abandon().await?;
         }
         done
     }

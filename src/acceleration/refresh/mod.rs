@@ -20,10 +20,13 @@ mod source;
 
 mod build;
 mod filed;
+mod lineage;
 mod resident;
 mod rows;
 
+mod holder;
 mod keeper;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +39,7 @@ use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use tokio::sync::Semaphore;
 
+use crate::acceleration::publish::{Publication, Retention};
 use crate::config::{Diagnostic, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
@@ -43,6 +47,7 @@ use crate::task::Scope;
 
 pub use asks::{Ask, AskError, AskMode, RefreshFailure, Refreshes};
 use definition::Definition;
+use holder::Holder;
 use keeper::Keeper;
 pub use progress::Progress;
 use status::Board;
@@ -75,7 +80,8 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(dataset.name.clone(), definition.time.is_some());
+                    let board =
+                        Board::new(dataset.name.clone(), definition.time.is_some(), Retention::default());
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -105,7 +111,9 @@ impl Acceleration {
             let dataset = definition.name.to_string();
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
-            let keeper = Keeper::new(definition, federation.clone(), board, Arc::clone(&loads));
+            board.publication.announce();
+            let held = Holder::new(definition, federation.clone(), board);
+            let keeper = Keeper::new(held, Arc::clone(&loads));
             let stop = scope.token();
             // It hears of the end itself, to say so.
             scope.spawn_draining("accelerated dataset", keeper.keep(stop));
@@ -117,6 +125,13 @@ impl Acceleration {
     pub fn status(&self, name: &DatasetName) -> Option<Status> {
         let (_, board) = self.inner.datasets.iter().find(|(known, _)| known == name)?;
         board.as_ref().map(|board| board.status())
+    }
+
+    /// The rows of `name` as a stream; none when it is not accelerated.
+    #[must_use]
+    pub fn publication(&self, name: &DatasetName) -> Option<Arc<Publication>> {
+        let (_, board) = self.inner.datasets.iter().find(|(known, _)| known == name)?;
+        board.as_ref().map(|board| Arc::clone(&board.publication))
     }
 
     /// Asks for a refresh of `name`: it joins an equal one that waits, and follows one that runs. Its number, by

@@ -5,16 +5,19 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 
 use crate::acceleration::disk::Restored;
-use crate::acceleration::store::Layout;
+use crate::acceleration::store::{Layout, Load};
+use crate::proto::stream::Position;
 
 use super::error::RefreshError;
-use super::filed::Filed;
+use super::filed::{Filed, Files};
+use super::lineage::{Bookmark, Lineage};
 use super::resident::Resident;
 
 /// See the module.
@@ -26,11 +29,28 @@ pub(super) enum Rows {
 /// What one refresh brings.
 pub(super) struct Intake {
     pub layout: Arc<Layout>,
-    /// The condition under which the rows were asked for, where they stand on top of what is held; none for a full load.
-    pub newer: Option<Expr>,
+    pub onto: Onto,
     pub rows: SendableRecordBatchStream,
     /// True for the rows that are kept no longer.
     pub dropped: Vec<Arc<dyn PhysicalExpr>>,
+    /// Where the rows end in the stream of their upstream.
+    pub upstream: Bookmark,
+}
+
+/// What the rows of an intake stand on.
+pub(super) enum Onto {
+    /// They are all there are.
+    Nothing,
+    /// On what is held. They were asked for by this condition, and what of them is held already is counted out.
+    Asked(Expr),
+    /// On what is held, as they are: each is one row more.
+    Held,
+}
+
+/// A generation on its way, beside the one that is held. It is finished or given up by the rows that it was begun for.
+pub(super) enum Aside {
+    Resident(Box<Load>),
+    Filed(Box<Files>),
 }
 
 /// The generation of now in numbers.
@@ -42,6 +62,13 @@ pub(super) struct Figures {
     pub generation: u64,
     /// Nanoseconds since the epoch.
     pub watermark: Option<i64>,
+}
+
+impl Intake {
+    /// All rows of a table.
+    pub(super) fn load(layout: Arc<Layout>, rows: SendableRecordBatchStream) -> Self {
+        Self { layout, onto: Onto::Nothing, rows, dropped: Vec::new(), upstream: Bookmark::default() }
+    }
 }
 
 impl Rows {
@@ -61,6 +88,28 @@ impl Rows {
         }
     }
 
+    /// How far the table is in its own history; none before the first generation.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "those who subscribe to the dataset will go on from it")
+    )]
+    pub(super) fn position(&self) -> Option<Position> {
+        let epoch = self.lineage()?.epoch;
+        Some(Position { epoch, sequence: self.figures()?.rows as u64 })
+    }
+
+    /// Where what is held ends in the stream of its upstream.
+    pub(super) fn upstream(&self) -> Option<Position> {
+        self.lineage()?.upstream
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        match self {
+            Self::Resident(rows) => rows.lineage(),
+            Self::Filed(rows) => rows.lineage(),
+        }
+    }
+
     /// The table that queries read; another one after each change of the layout. None before the first generation.
     pub(super) fn provider(&self) -> Option<Arc<dyn TableProvider>> {
         match self {
@@ -69,14 +118,21 @@ impl Rows {
         }
     }
 
-    /// Serves what was found on disk.
+    /// Serves what was found on disk. Only where that `is_last`, nothing newer was shown before: its history goes on.
     ///
     /// # Errors
     /// Rows that do not fit into memory, or not to the layout.
-    pub(super) async fn restore(&mut self, layout: Layout, held: Restored) -> Result<(), RefreshError> {
+    pub(super) async fn restore(
+        &mut self,
+        layout: Layout,
+        held: Restored,
+        is_last: bool,
+    ) -> Result<(), RefreshError> {
+        let known = held.resume.as_deref().and_then(Lineage::decode).filter(|_| is_last);
+        let lineage = known.unwrap_or_else(|| Lineage::begin(None));
         match self {
-            Self::Resident(rows) => rows.restore(layout, held).await,
-            Self::Filed(rows) => rows.restore(layout, held),
+            Self::Resident(rows) => rows.restore(layout, held, lineage).await,
+            Self::Filed(rows) => rows.restore(layout, held, lineage),
         }
     }
 
@@ -88,6 +144,65 @@ impl Rows {
         match self {
             Self::Resident(rows) => rows.take(intake).await,
             Self::Filed(rows) => rows.take(intake).await,
+        }
+    }
+
+    /// Begins a whole generation of `layout` beside what is held.
+    ///
+    /// # Errors
+    /// A schema that cannot be written to disk.
+    pub(super) async fn begin(&mut self, layout: Arc<Layout>) -> Result<Aside, RefreshError> {
+        match self {
+            Self::Resident(rows) => rows.begin(layout).await.map(|load| Aside::Resident(Box::new(load))),
+            Self::Filed(rows) => rows.begin(layout).await.map(|files| Aside::Filed(Box::new(files))),
+        }
+    }
+
+    /// `aside` with more rows.
+    ///
+    /// # Errors
+    /// The store's or the disk's failure. The generation aside is gone then, what is held stays.
+    pub(super) async fn add(
+        &mut self,
+        aside: Aside,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Aside, RefreshError> {
+        match (self, aside) {
+            (Self::Resident(rows), Aside::Resident(load)) => {
+                rows.add(*load, batches).await.map(|load| Aside::Resident(Box::new(load)))
+            }
+            (Self::Filed(rows), Aside::Filed(files)) => {
+                rows.add(*files, batches).await.map(|files| Aside::Filed(Box::new(files)))
+            }
+            (_, aside) => Ok(aside),
+        }
+    }
+
+    /// Makes `aside` what is held. Its rows end at `upstream` in the stream of their upstream.
+    ///
+    /// # Errors
+    /// The store's or the disk's failure. The generation aside is gone then, what was held stays.
+    pub(super) async fn finish(
+        &mut self,
+        aside: Aside,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        match (self, aside) {
+            (Self::Resident(rows), Aside::Resident(load)) => rows.finish(*load, upstream).await,
+            (Self::Filed(rows), Aside::Filed(files)) => rows.finish(*files, upstream).await,
+            // An aside is given to whom it was begun for.
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets go of `aside`.
+    ///
+    /// # Errors
+    /// The disk's failure.
+    pub(super) async fn give_up(&mut self, aside: Aside) -> Result<(), RefreshError> {
+        match (self, aside) {
+            (Self::Filed(rows), Aside::Filed(_)) => rows.abandon().await,
+            _ => Ok(()),
         }
     }
 

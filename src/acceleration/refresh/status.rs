@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use crate::acceleration::publish::{Publication, Retention};
 use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
@@ -65,6 +66,8 @@ pub(super) struct Board {
     pub rung: Notify,
     /// The refresh that takes rows now.
     pub underway: Arc<Underway>,
+    /// What subscribers follow.
+    pub publication: Arc<Publication>,
 }
 
 struct Told {
@@ -122,7 +125,8 @@ impl Status {
 }
 
 impl Board {
-    pub(super) fn new(name: DatasetName, has_time: bool) -> Arc<Self> {
+    pub(super) fn new(name: DatasetName, has_time: bool, retention: Retention) -> Arc<Self> {
+        let publication = Publication::new(name.clone(), retention);
         let told = Told {
             phase: Phase::Initializing,
             reason: None,
@@ -141,6 +145,7 @@ impl Board {
             sql: Mutex::default(),
             rung: Notify::new(),
             underway: Arc::default(),
+            publication,
         })
     }
 

@@ -17,6 +17,8 @@ use super::{Budget, Chunk, Generation, StoreError, dedup, shape};
 /// An append on its way. Dropping it leaves the generation before as it was.
 pub(crate) struct Append {
     previous: Arc<Generation>,
+    /// Rows that are here already are counted out.
+    counts_out: bool,
     batches: Vec<RecordBatch>,
     counter: RecordBatchMemoryCounter,
     budget: Budget,
@@ -28,7 +30,13 @@ impl Append {
     /// the layout has no time column.
     pub(crate) fn begin(previous: Arc<Generation>, budget: Budget) -> Self {
         let open = budget.empty();
-        Self { previous, batches: Vec::new(), counter: RecordBatchMemoryCounter::new(), budget, open }
+        let counter = RecordBatchMemoryCounter::new();
+        Self { previous, counts_out: true, batches: Vec::new(), counter, budget, open }
+    }
+
+    /// Of rows that are known to be new: each is one row more, whatever it is equal to.
+    pub(crate) fn of_new_rows(previous: Arc<Generation>, budget: Budget) -> Self {
+        Self { counts_out: false, ..Self::begin(previous, budget) }
     }
 
     /// # Errors
@@ -55,7 +63,11 @@ impl Append {
         let layout = self.previous.layout();
         let mut cutter = Cutter::new(self.previous.size());
         let mut fresh = Vec::new();
-        for batch in dedup::unseen(&self.previous, batches, &self.budget)? {
+        let batches = match self.counts_out {
+            true => dedup::unseen(&self.previous, batches, &self.budget)?,
+            false => batches,
+        };
+        for batch in batches {
             for cut in cutter.push(&batch).map_err(StoreError::compute(layout.name()))? {
                 fresh.push(Chunk::build(layout, &cut.pieces, cut.fingerprint, &self.budget)?);
             }

@@ -6,6 +6,7 @@
 mod auth;
 mod command;
 mod encode;
+mod exchange;
 mod service;
 mod wire;
 
@@ -21,6 +22,7 @@ use super::listen::{self, Protocol};
 use crate::secrets::Secret;
 use crate::task::Scope;
 use auth::Guard;
+use exchange::Exchanges;
 use service::Service;
 
 /// The largest message that a client may send: a statement.
@@ -38,7 +40,8 @@ pub struct FlightOptions {
 
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOptions, scope: &Scope) {
-    let service = FlightServiceServer::new(Service::new(door, Guard::new(options.api_keys)))
+    let exchanges = Exchanges::new(scope.clone());
+    let service = FlightServiceServer::new(Service::new(door, Guard::new(options.api_keys), exchanges))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
