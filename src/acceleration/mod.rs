@@ -13,4 +13,7 @@ mod texts;
 
 pub(crate) use store::{AcceleratedTable, Pins, Reads, Table};
 
-pub use refresh::{Acceleration, Ask, AskError, AskMode, Phase, Progress, RefreshFailure, Refreshes, Status};
+pub use refresh::{
+    Acceleration, Ask, AskError, AskMode, Phase, Progress, PutError, RefreshFailure, Refreshes, Status, Stored,
+    Writer,
+};

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::acceleration::{read_acceleration, read_ready_state, read_schema_change, read_time_column};
+use super::acceleration::{
+    read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
+};
 use super::check::subject;
 use super::dataset_params::params;
 use super::results_cache::read_results_cache;
@@ -129,6 +131,7 @@ impl Decoder<'_> {
                     description: text(item, "description"),
                     metadata: metadata(item),
                     params,
+                    access: read_access(item),
                     time_column: read_time_column(item),
                     acceleration,
                     ready_state: read_ready_state(item),

@@ -10,6 +10,7 @@ use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
 use super::progress::{Progress, Underway};
+use super::puts::{PutError, Puts, Writer};
 use super::rows::Figures;
 
 /// Where a dataset is in its life.
@@ -63,6 +64,8 @@ pub(super) struct Board {
     /// `refresh_sql` until the restart, where it was changed.
     sql: Mutex<Option<String>>,
     pub rung: Notify,
+    /// What clients write; none where nobody may.
+    pub puts: Option<Arc<Puts>>,
     /// The refresh that takes rows now.
     pub underway: Arc<Underway>,
 }
@@ -122,7 +125,8 @@ impl Status {
 }
 
 impl Board {
-    pub(super) fn new(name: DatasetName, has_time: bool) -> Arc<Self> {
+    pub(super) fn new(name: DatasetName, has_time: bool, is_written: bool) -> Arc<Self> {
+        let puts = is_written.then(|| Puts::new(name.clone()));
         let told = Told {
             phase: Phase::Initializing,
             reason: None,
@@ -140,6 +144,7 @@ impl Board {
             asks: Mutex::default(),
             sql: Mutex::default(),
             rung: Notify::new(),
+            puts,
             underway: Arc::default(),
         })
     }
@@ -229,6 +234,17 @@ impl Board {
         if let Some(number) = number {
             lock(&self.asks).end(number, failure);
         }
+    }
+
+    /// # Errors
+    /// [`PutError::NotReady`] before the table is here, [`PutError::Stopped`].
+    pub(super) fn writer(&self) -> Result<Writer, PutError> {
+        let opened = self.puts.as_ref().map(Puts::writer).transpose()?.flatten();
+        opened.ok_or_else(|| {
+            let reason = lock(&self.told).reason.clone();
+            let reason = reason.unwrap_or_else(|| "its table is not here yet".to_owned());
+            PutError::NotReady { dataset: self.name.clone(), reason }
+        })
     }
 
     pub(super) fn set_sql(&self, sql: Option<String>) {

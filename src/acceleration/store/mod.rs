@@ -37,7 +37,7 @@ mod zero;
 mod tests;
 
 pub(crate) use append::Append;
-pub(crate) use budget::Budget;
+pub(crate) use budget::{Budget, Lease};
 pub(crate) use chunk::Chunk;
 pub(crate) use error::StoreError;
 pub(crate) use generation::Generation;

@@ -10,7 +10,7 @@ use super::super::yaml::{Key, Node};
 use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
-    Acceleration, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
+    Acceleration, Access, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
     Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults, agree,
 };
 
@@ -55,6 +55,13 @@ pub(in super::super) fn read_time_column(item: &Node) -> Option<TimeColumn> {
         _ => TimeFormat::Timestamp,
     };
     Some(TimeColumn { name: text(item, "time_column")?, format })
+}
+
+pub(in super::super) fn read_access(item: &Node) -> Access {
+    match text(item, "access").as_deref() {
+        Some("read_write") => Access::ReadWrite,
+        _ => Access::Read,
+    }
 }
 
 pub(in super::super) fn read_ready_state(item: &Node) -> ReadyState {
