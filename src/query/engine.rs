@@ -13,7 +13,7 @@ use datafusion::sql::parser::Statement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::acceleration::{Acceleration, Ask, AskError, Pins};
+use crate::acceleration::{Acceleration, Ask, AskError, Pins, PutError, Writer};
 use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
 use crate::upstream::{UpstreamError, is_same_but_layout};
@@ -184,11 +184,8 @@ impl Engine {
     /// # Errors
     /// [`QueryError::NotFound`] for an unknown name.
     pub async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {
-        let name = path.join(".");
-        let lower: Vec<String> =
-            name.split('.').map(|part| part.trim_matches('"').to_ascii_lowercase()).collect();
-        let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
-        let Some(status) = self.federation.find(&exact).or_else(|| self.federation.find(&lower)) else {
+        let Some(status) = self.find(path) else {
+            let name = path.join(".");
             return Err(QueryError::NotFound { message: format!("table `{name}` not found") });
         };
         if let Some(schema) = status.state.schema() {
@@ -199,6 +196,26 @@ impl Engine {
             State::Initializing | State::Ready { .. } => None,
         };
         Err(not_ready(&status.name, status.endpoint, reason))
+    }
+
+    fn find(&self, path: &[String]) -> Option<Status> {
+        let name = path.join(".");
+        let lower: Vec<String> =
+            name.split('.').map(|part| part.trim_matches('"').to_ascii_lowercase()).collect();
+        let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
+        self.federation.find(&exact).or_else(|| self.federation.find(&lower))
+    }
+
+    /// A way for one client's rows into a dataset, by the parts of its name as for [`Engine::table_schema`].
+    ///
+    /// # Errors
+    /// See [`PutError`].
+    pub fn writer(&self, path: &[String]) -> Result<Writer, PutError> {
+        let Some(status) = self.find(path) else {
+            let why = "there is no dataset of this name".to_owned();
+            return Err(PutError::NotWritable { path: path.join("."), why });
+        };
+        self.acceleration.writer(&status.name)
     }
 
     /// Every dataset and view with its state, in the order of the spicepod.

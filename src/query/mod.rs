@@ -24,7 +24,7 @@ use futures::Stream;
 use crate::acceleration;
 use crate::name::{DatasetName, QueryId};
 
-pub use crate::acceleration::{Ask, AskError, AskMode};
+pub use crate::acceleration::{Ask, AskError, AskMode, PutError, Stored, Writer};
 pub use admission::QueueOptions;
 pub use cache::{CacheWishes, ClientKey, Principal, ResultsCache, Scope};
 pub use engine::{Engine, Options};

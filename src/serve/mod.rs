@@ -16,7 +16,7 @@ use std::future::Future;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::query::{Answer, Ask, AskError, DatasetStatus, Engine, QueryError, Request};
+use crate::query::{Answer, Ask, AskError, DatasetStatus, Engine, PutError, QueryError, Request, Writer};
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {
@@ -40,6 +40,12 @@ pub trait Door: Clone + Send + Sync + 'static {
     /// Replaces `refresh_sql` of an accelerated dataset until the restart; a door without any refuses.
     fn set_refresh_sql(&self, dataset: &str, _sql: Option<String>) -> Result<(), AskError> {
         Err(AskError::NotFound(dataset.to_owned()))
+    }
+
+    /// A way for one client's rows into a dataset, by the parts of its name; a door without any refuses.
+    fn writer(&self, path: &[String]) -> Result<Writer, PutError> {
+        let why = "nothing is written here".to_owned();
+        Err(PutError::NotWritable { path: path.join("."), why })
     }
 }
 
@@ -66,6 +72,10 @@ impl Door for Engine {
 
     fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
         Engine::set_refresh_sql(self, dataset, sql)
+    }
+
+    fn writer(&self, path: &[String]) -> Result<Writer, PutError> {
+        Engine::writer(self, path)
     }
 }
 

@@ -13,8 +13,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use crate::acceleration::store::{Budget, Lease, StoreError, shape};
 use crate::name::DatasetName;
 
-/// Rows of one dataset that wait for its keeper take so many KiB at most. What the keeper works on is as much again.
-const WAITING_KIB_MAX: u32 = 32 << 10;
+/// Rows of one dataset that wait for its keeper take so many bytes at most. What the keeper works on is as much again,
+/// and its copy of that too.
+const WAITING_BYTES_MAX: usize = 32 << 20;
+/// And at most this part of the memory that all share.
+const WAITING_PART: usize = 16;
 
 /// Why rows are not taken, or no more of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +64,7 @@ pub struct Writer {
 pub(crate) struct Puts {
     dataset: DatasetName,
     state: Mutex<State>,
-    /// In KiB.
+    /// In KiB; nothing before the table is here.
     room: Arc<Semaphore>,
     /// Something waits.
     rung: Notify,
@@ -84,6 +87,8 @@ pub(super) struct Ends(Arc<Puts>);
 struct State {
     /// What rows must look like, and the account of their memory; none before the table is here.
     open: Option<(SchemaRef, Budget)>,
+    /// What may wait in all, in KiB.
+    room_kib: u32,
     has_ended: bool,
     /// In the order in which each call began to wait.
     waiting: Vec<Put>,
@@ -107,7 +112,7 @@ impl Puts {
         Arc::new(Self {
             dataset,
             state: Mutex::default(),
-            room: Arc::new(Semaphore::new(WAITING_KIB_MAX as usize)),
+            room: Arc::new(Semaphore::new(0)),
             rung: Notify::new(),
             released: Notify::new(),
         })
@@ -115,7 +120,13 @@ impl Puts {
 
     /// From now on rows of `schema` are taken.
     pub(crate) fn open(&self, schema: &SchemaRef, budget: &Budget) {
-        self.lock().open = Some((Arc::clone(schema), budget.clone()));
+        let mut state = self.lock();
+        if state.open.is_none() {
+            let part = budget.limit().map_or(usize::MAX, |limit| limit / WAITING_PART);
+            state.room_kib = (part.min(WAITING_BYTES_MAX) >> 10).max(1) as u32;
+            self.room.add_permits(state.room_kib as usize);
+        }
+        state.open = Some((Arc::clone(schema), budget.clone()));
     }
 
     /// A way in for one client; none before the table is here.
@@ -178,7 +189,8 @@ impl Puts {
 
     /// Room for one batch, once there is.
     async fn room(self: &Arc<Self>, budget: &Budget, bytes: usize) -> Result<Held, PutError> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, WAITING_KIB_MAX);
+        // What is larger than all the room has it alone.
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, self.lock().room_kib.max(1));
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| self.stopped())?;
         let lease = self.lease(budget, bytes).await?;
         Ok(Held { puts: Arc::clone(self), room: Some(room), lease: Some(lease) })

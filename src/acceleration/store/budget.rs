@@ -48,6 +48,11 @@ impl Budget {
         self.account.bytes.load(Ordering::Relaxed)
     }
 
+    /// What all users of the pool may hold together, in bytes; none without a limit.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.account.limit()
+    }
+
     /// A lease to grow by and by.
     pub(super) fn empty(&self) -> Lease {
         Lease { account: Arc::clone(&self.account), reservation: self.account.root.new_empty() }
@@ -90,11 +95,15 @@ impl fmt::Debug for Lease {
 
 impl Account {
     fn refusal(&self, asked: usize) -> StoreError {
-        let limit = match self.pool.memory_limit() {
+        let needed = self.bytes.load(Ordering::Relaxed).saturating_add(asked);
+        let (limit, in_use) = (self.limit(), self.pool.reserved());
+        StoreError::Memory { table: self.table.clone(), needed, limit, in_use }
+    }
+
+    fn limit(&self) -> Option<usize> {
+        match self.pool.memory_limit() {
             MemoryLimit::Finite(limit) => Some(limit),
             MemoryLimit::Infinite | MemoryLimit::Unknown => None,
-        };
-        let needed = self.bytes.load(Ordering::Relaxed).saturating_add(asked);
-        StoreError::Memory { table: self.table.clone(), needed, limit, in_use: self.pool.reserved() }
+        }
     }
 }

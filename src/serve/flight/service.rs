@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::auth::Guard;
 use super::command;
 use super::encode::Encoder;
+use super::put::Puts;
 use super::wire;
 use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
 use crate::serve::{Door, caching, status};
@@ -31,11 +32,12 @@ const QUERY_ID: &str = "x-query-id";
 pub(super) struct Service<D> {
     door: D,
     guard: Guard,
+    puts: Puts,
 }
 
 impl<D: Door> Service<D> {
-    pub(super) fn new(door: D, guard: Guard) -> Self {
-        Self { door, guard }
+    pub(super) fn new(door: D, guard: Guard, puts: Puts) -> Self {
+        Self { door, guard, puts }
     }
 
     /// The statement of a descriptor and the schema that its answer travels in. A path is a table.
@@ -199,9 +201,8 @@ impl<D: Door> FlightService for Service<D> {
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
         self.guard.check(request.metadata())?;
-        Err(Status::unimplemented(
-            "DoPut is not supported: sidewing only reads; write to the upstream itself",
-        ))
+        let answer = self.puts.answer(&self.door, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
