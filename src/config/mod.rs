@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use acceleration::{
-    Acceleration, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
+    Acceleration, Access, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
     Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
 };
 pub use bind::{BindError, parse_bind_address};

@@ -20,6 +20,7 @@ use super::definition::Mode;
 use super::error::RefreshError;
 use super::fetch::Fetch;
 use super::holder::{Holder, REOPEN_INTERVAL, now, reported};
+use super::puts::Puts;
 use super::retention::nanoseconds;
 use super::rows::{Intake, Onto};
 use super::schedule::{Action, Event, State, Until, next};
@@ -107,6 +108,7 @@ impl Keeper {
                 return Event::Asked;
             }
             tokio::select! {
+                puts = Puts::next(board.puts.as_deref()) => self.held.write(puts).await,
                 () = board.rung.notified() => {}
                 () = at(due) => return Event::Tick,
                 () = at(self.held.retention_due) => self.held.retain().await,

@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use super::{Duration, Span};
 
-pub(super) use read::{Beside, read_acceleration, read_ready_state, read_schema_change, read_time_column};
+pub(super) use read::{
+    Beside, read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
+};
 
 /// A dataset that is kept here. `acceleration.enabled: false` leaves none.
 #[derive(Debug, Clone)]
@@ -185,6 +187,14 @@ pub enum TimeFormat {
     UnixMillis,
     Iso8601,
     Date,
+}
+
+/// Whether clients may write to a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    /// Rows that clients send are kept here, and nowhere else.
+    ReadWrite,
 }
 
 /// When an accelerated dataset answers queries.

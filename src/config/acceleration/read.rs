@@ -13,7 +13,7 @@ use super::super::yaml::{Key, Node};
 use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
-    Acceleration, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
+    Acceleration, Access, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
     Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
     agree,
 };
@@ -69,6 +69,13 @@ pub(in super::super) fn read_time_column(item: &Node) -> Option<TimeColumn> {
         _ => TimeFormat::Timestamp,
     };
     Some(TimeColumn { name: text(item, "time_column")?, format })
+}
+
+pub(in super::super) fn read_access(item: &Node) -> Access {
+    match text(item, "access").as_deref() {
+        Some("read_write") => Access::ReadWrite,
+        _ => Access::Read,
+    }
 }
 
 pub(in super::super) fn read_ready_state(item: &Node) -> ReadyState {

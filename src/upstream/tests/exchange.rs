@@ -68,7 +68,7 @@ async fn subscribe(upstream: &Upstream) -> Result<Subscription, UpstreamError> {
 }
 
 async fn read(server: &Server) -> Result<Vec<ExchangeMessage>, UpstreamError> {
-    subscribe(&*spice(&server.http(), &[])).await?.messages.try_collect().await
+    subscribe(&spice(&server.http(), &[])).await?.messages.try_collect().await
 }
 
 fn batches(messages: &[ExchangeMessage]) -> Vec<RecordBatch> {
@@ -141,7 +141,7 @@ async fn an_error_is_the_last_word() {
 #[tokio::test]
 async fn an_upstream_that_is_away_is_asked_once() {
     let server = Server::plain(Script { unavailable: 1.into(), ..Script::default() }).await;
-    let error = subscribe(&*spice(&server.http(), &[])).await.err().unwrap();
+    let error = subscribe(&spice(&server.http(), &[])).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(server.script.calls.load(Ordering::SeqCst), 1);
 }
