@@ -14,6 +14,6 @@ mod texts;
 pub(crate) use store::{AcceleratedTable, Pins, Reads, Table};
 
 pub use refresh::{
-    Acceleration, Ask, AskError, AskMode, Phase, Progress, PutError, RefreshFailure, Refreshes, Status, Stored,
-    Writer,
+    Acceleration, Ask, AskError, AskMode, Phase, Progress, PutError, RefreshFailure, Refreshes, Status,
+    Stored, Writer,
 };

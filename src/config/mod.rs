@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use acceleration::{
-    Acceleration, Access, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
-    Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
+    Acceleration, Access, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh,
+    RefreshMode, Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
 };
 pub use bind::{BindError, parse_bind_address};
 pub use bytesize::{ByteSize, ByteSizeError};

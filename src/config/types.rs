@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::name::DatasetName;
 
 use super::{
-    Acceleration, Access, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile, Span,
-    Template, TimeColumn, Warnings,
+    Acceleration, Access, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile,
+    Span, Template, TimeColumn, Warnings,
 };
 
 /// A whole spicepod, checked.

@@ -50,8 +50,8 @@ use definition::Definition;
 use holder::Holder;
 use keeper::Keeper;
 pub use progress::Progress;
-pub use puts::{PutError, Stored, Writer};
 use puts::Puts;
+pub use puts::{PutError, Stored, Writer};
 use status::Board;
 pub use status::{Phase, Status};
 
@@ -82,11 +82,8 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(
-                        dataset.name.clone(),
-                        definition.time.is_some(),
-                        definition.is_written,
-                    );
+                    let board =
+                        Board::new(dataset.name.clone(), definition.time.is_some(), definition.is_written);
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }

@@ -374,7 +374,9 @@ impl From<&StoreError> for PutError {
         let words = error.to_string();
         match error {
             StoreError::DuplicateKey { .. } => Self::Duplicate(words),
-            StoreError::NullKey { .. } | StoreError::Schema { .. } | StoreError::Time { .. } => Self::Rows(words),
+            StoreError::NullKey { .. } | StoreError::Schema { .. } | StoreError::Time { .. } => {
+                Self::Rows(words)
+            }
             StoreError::Memory { .. } => Self::NoRoom(words),
             StoreError::Stale { .. } | StoreError::NotReady { .. } | StoreError::Compute { .. } => {
                 Self::Failed(words)

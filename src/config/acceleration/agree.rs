@@ -118,7 +118,8 @@ impl Judge<'_, '_> {
                 self.against(node, "refresh_mode", &what, help);
             }
             None => {
-                let what = format!("{needs}: without it the whole table is fetched, in place of what was written");
+                let what =
+                    format!("{needs}: without it the whole table is fetched, in place of what was written");
                 self.against(self.item, "access", &what, "add `refresh_mode: disabled` to `acceleration`");
             }
         }

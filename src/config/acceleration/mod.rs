@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use super::{Duration, Span};
 
-pub(super) use read::{read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column};
+pub(super) use read::{
+    read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
+};
 
 /// A dataset that is kept here. `acceleration.enabled: false` leaves none.
 #[derive(Debug, Clone)]

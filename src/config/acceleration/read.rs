@@ -10,8 +10,8 @@ use super::super::yaml::{Key, Node};
 use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
-    Acceleration, Access, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
-    Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults, agree,
+    Acceleration, Access, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh,
+    RefreshMode, Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults, agree,
 };
 
 /// The jitter of a schedule that does not say how much: a tenth of its interval.

@@ -40,16 +40,13 @@ pub struct FlightOptions {
 
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOptions, scope: &Scope) {
-    let service = FlightServiceServer::new(Service::new(
-        door,
-        Guard::new(options.api_keys),
-        Puts::new(scope.clone()),
-    ))
-        .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd);
+    let service =
+        FlightServiceServer::new(Service::new(door, Guard::new(options.api_keys), Puts::new(scope.clone())))
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd);
     listen::serve(listener, Protocol::Grpc, options.tls, service, scope).await;
 }
 

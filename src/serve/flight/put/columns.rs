@@ -88,7 +88,9 @@ fn has_runs(kind: &DataType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, LargeStringArray, StringArray};
+    use arrow::array::{
+        Array, ArrayRef, AsArray, DictionaryArray, Int64Array, LargeStringArray, StringArray,
+    };
     use arrow::datatypes::{Field, Int8Type, Schema};
 
     use super::*;

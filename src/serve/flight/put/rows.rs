@@ -180,8 +180,18 @@ mod tests {
         let rows = word.len() as i64;
         let lists = (0..rows).map(|row| (row % 2 == 0).then(|| vec![Some(row), None]));
         RecordBatch::try_from_iter_with_nullable([
-            ("n", Arc::new(Int64Array::from_iter((0..rows).map(|row| (row != 1).then_some(row)))) as ArrayRef, true),
-            ("v", Arc::new(StringViewArray::from_iter_values((0..rows).map(|row| "long enough".repeat(row as usize)))), true),
+            (
+                "n",
+                Arc::new(Int64Array::from_iter((0..rows).map(|row| (row != 1).then_some(row)))) as ArrayRef,
+                true,
+            ),
+            (
+                "v",
+                Arc::new(StringViewArray::from_iter_values(
+                    (0..rows).map(|row| "long enough".repeat(row as usize)),
+                )),
+                true,
+            ),
             ("word", word, true),
             ("l", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists)), true),
         ])
@@ -210,8 +220,12 @@ mod tests {
     }
 
     fn texts(batches: &[RecordBatch]) -> Vec<String> {
-        let plain = |batch: &RecordBatch| arrow::compute::cast(batch.column(2), &arrow::datatypes::DataType::Utf8).unwrap();
-        let texts = |batch| plain(batch).as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect::<Vec<_>>();
+        let plain = |batch: &RecordBatch| {
+            arrow::compute::cast(batch.column(2), &arrow::datatypes::DataType::Utf8).unwrap()
+        };
+        let texts = |batch| {
+            plain(batch).as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect::<Vec<_>>()
+        };
         batches.iter().flat_map(texts).collect()
     }
 
@@ -243,7 +257,8 @@ mod tests {
     fn streams_without_rows_for_the_table_are_refused_in_words() {
         let table = batch(words(&["a"])).schema();
         let whole = messages(vec![batch(words(&["a"]))], DictionaryHandling::Resend);
-        let other = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let other =
+            RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
         let other = messages(vec![other], DictionaryHandling::Resend);
         let said = |sent: Vec<FlightData>| {
             let status = read(&table, sent).unwrap_err();

@@ -120,7 +120,8 @@ fn plain_bytes(batch: &RecordBatch) -> usize {
 }
 
 fn bytes(array: &ArrayRef) -> usize {
-    let shown = |values: &ArrayRef, from: usize, to: usize| bytes(&values.slice(from, to.saturating_sub(from)));
+    let shown =
+        |values: &ArrayRef, from: usize, to: usize| bytes(&values.slice(from, to.saturating_sub(from)));
     match array.data_type() {
         DataType::Utf8View => array.as_string_view().lengths().map(|length| length as usize).sum(),
         DataType::BinaryView => array.as_binary_view().lengths().map(|length| length as usize).sum(),

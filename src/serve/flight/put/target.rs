@@ -61,7 +61,9 @@ impl Target {
         };
         if any.type_url != CommandStatementIngest::type_url() {
             let name = command::name(&any);
-            return Err(Status::unimplemented(format!("DoPut of Flight SQL {name} is not supported: {INSTEAD}")));
+            return Err(Status::unimplemented(format!(
+                "DoPut of Flight SQL {name} is not supported: {INSTEAD}"
+            )));
         }
         let ingest = CommandStatementIngest::decode(&*any.value)
             .map_err(|_| invalid(&format!("`{}` cannot be decoded", any.type_url)))?;
@@ -109,7 +111,8 @@ fn may_create(ingest: &CommandStatementIngest) -> Result<bool, Status> {
             )));
         }
         Ok(TableExistsOption::Replace) => {
-            let what = "if_exists REPLACE is not supported: rows are only added; ingest with if_exists APPEND";
+            let what =
+                "if_exists REPLACE is not supported: rows are only added; ingest with if_exists APPEND";
             return Err(Status::unimplemented(what));
         }
         Ok(TableExistsOption::Unspecified) | Err(_) => {
@@ -224,8 +227,10 @@ mod tests {
             Some(FlightDescriptor::new_cmd(query.as_any().encode_to_vec())),
         ];
         let all = commands.iter().map(of).chain(descriptors.iter().map(|it| Target::of(it.as_ref())));
-        let said: Vec<String> =
-            all.map(|refused| refused.unwrap_err()).map(|it| format!("{:?}: {}", it.code(), it.message())).collect();
+        let said: Vec<String> = all
+            .map(|refused| refused.unwrap_err())
+            .map(|it| format!("{:?}: {}", it.code(), it.message()))
+            .collect();
         insta::assert_snapshot!(said.join("\n"));
         assert!(of(&with(TableNotExistOption::Create.into(), append)).unwrap().creates);
     }
