@@ -210,7 +210,7 @@ impl World {
             order.iter().map(|call| (*call, unstored(&self.calls[call]))).collect();
         // What a disk that fails leaves out decides about those that follow.
         let foretold = fault.is_none().then(|| self.foretold(order, &waiting));
-        let expected = |call| foretold.as_ref().map(|foretold| foretold[call]);
+        let expected = |call: &usize| foretold.as_ref().map(|foretold| foretold[call]);
         let group = Puts::next(Some(&self.puts)).await;
         assert_eq!(group.len(), order.len());
         if let Some((step, fault)) = fault {
