@@ -214,7 +214,11 @@ impl Engine {
             let why = "there is no dataset of this name".to_owned();
             return Err(PutError::NotWritable { path: path.join("."), why });
         };
-        self.acceleration.writer(&status.name)
+        let upstream = match status.state {
+            State::Error { reason, .. } => Some(reason.to_string()),
+            State::Initializing | State::Ready { .. } => None,
+        };
+        self.acceleration.writer(&status.name, upstream)
     }
 
     /// Every dataset and view with its state, in the order of the spicepod.

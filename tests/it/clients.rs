@@ -42,6 +42,25 @@ async fn pyarrow_reads_a_query_and_a_schema_by_path() {
     assert_eq!(answer["same_without_token"], json!(true));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pyarrow_writes_and_is_told_what_is_stored() {
+    let Some(python) = required("pyarrow", python_with_pyarrow()) else { return };
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let names: ArrayRef = Arc::new(StringViewArray::from(vec!["not fetched"]));
+    let upstream = Upstream::builder().table("items", batch([("id", ids), ("name", names)])).start().await;
+    let dataset =
+        Dataset::of("items", &upstream).accelerated("refresh_mode: disabled").field("access: read_write");
+    let sidecar = Sidecar::builder().spicepod(&spicepod(&[dataset], "")).start().await;
+    sidecar.wait_ready().await;
+    let told = script(&python, "write.py", &[&format!("grpc://{}", sidecar.flight_addr()), "items"]).await;
+    assert_eq!((&told["first"], &told["last"]), (&json!({"rows": 3}), &json!({"rows": 9})), "{told}");
+    let refused = told["refused"].as_str().unwrap_or_default();
+    assert!(refused.contains("`id` is Int64 and was sent as Utf8, `name`"), "{told}");
+    assert_eq!(told["held"], json!([{"n": 309}]));
+    let rows = sidecar.sql("select name, count(*) as n from items group by name order by name").await;
+    assert_eq!(rows, json!([{"name": "a", "n": 206}, {"name": "b", "n": 103}]));
+}
+
 fn expected_rows() -> Value {
     json!([
         {"id": 1, "name": "a", "twice": 1.0},
@@ -52,11 +71,14 @@ fn expected_rows() -> Value {
 
 /// What the script prints about the Flight server at `addr`.
 async fn read(python: &Path, addr: &str, sql: &str) -> Value {
-    let script = repository_file("tests/clients/pyarrow/read.py");
-    let location = format!("grpc://{addr}");
-    let output = tokio::process::Command::new(python).arg(script).args([&location, "items", sql]).output();
+    script(python, "read.py", &[&format!("grpc://{addr}"), "items", sql]).await
+}
+
+async fn script(python: &Path, name: &str, args: &[&str]) -> Value {
+    let script = repository_file("tests/clients/pyarrow").join(name);
+    let output = tokio::process::Command::new(python).arg(script).args(args).output();
     let output = output.await.expect("python starts");
-    assert!(output.status.success(), "{addr}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON from the script")
 }
 

@@ -26,6 +26,7 @@ use super::rows::{Intake, Onto};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
 use super::status::Phase;
+use super::write::settle;
 
 pub(super) struct Keeper {
     held: Holder,
@@ -108,7 +109,7 @@ impl Keeper {
                 return Event::Asked;
             }
             tokio::select! {
-                puts = Puts::next(board.puts.as_deref()) => self.held.write(puts).await,
+                puts = Puts::next(board.puts.as_deref()) => settle(&mut self.held, puts).await,
                 () = board.rung.notified() => {}
                 () = at(due) => return Event::Tick,
                 () = at(self.held.retention_due) => self.held.retain().await,

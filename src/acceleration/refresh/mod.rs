@@ -186,11 +186,12 @@ impl Acceleration {
         Ok(())
     }
 
-    /// Opens a way for one client's rows into `name`, a dataset or view of the spicepod.
+    /// Opens a way for one client's rows into `name`, a dataset or view of the spicepod. `upstream` says what is wrong
+    /// with its upstream, which has to tell the columns once.
     ///
     /// # Errors
     /// [`PutError::NotWritable`], [`PutError::NotReady`] before the table is here, [`PutError::Stopped`].
-    pub fn writer(&self, name: &DatasetName) -> Result<Writer, PutError> {
+    pub fn writer(&self, name: &DatasetName, upstream: Option<String>) -> Result<Writer, PutError> {
         let refused = |why: &str| PutError::NotWritable { path: name.to_string(), why: why.to_owned() };
         let known = self.inner.datasets.iter().find(|(known, _)| known == name);
         let (_, board) = known.ok_or_else(|| refused("it is a view"))?;
@@ -201,7 +202,7 @@ impl Acceleration {
                  the copy that is kept here, or write to its upstream",
             )
         })?;
-        board.writer()
+        board.writer(upstream)
     }
 
     /// The board of a dataset that refreshes may be asked for.

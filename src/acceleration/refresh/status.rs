@@ -256,13 +256,15 @@ impl Board {
         }
     }
 
+    /// `upstream` is what keeps its columns from being known, where something does.
+    ///
     /// # Errors
     /// [`PutError::NotReady`] before the table is here, [`PutError::Stopped`].
-    pub(super) fn writer(&self) -> Result<Writer, PutError> {
+    pub(super) fn writer(&self, upstream: Option<String>) -> Result<Writer, PutError> {
         let opened = self.puts.as_ref().map(Puts::writer).transpose()?.flatten();
         opened.ok_or_else(|| {
             let reason = lock(&self.told).reason.clone();
-            let reason = reason.unwrap_or_else(|| "its table is not here yet".to_owned());
+            let reason = reason.or(upstream).unwrap_or_else(|| "its table is not here yet".to_owned());
             PutError::NotReady { dataset: self.name.clone(), reason }
         })
     }

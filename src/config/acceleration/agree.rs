@@ -118,8 +118,7 @@ impl Judge<'_, '_> {
     fn never_refreshed(&mut self, node: &Node) {
         let needs = "`access: read_write` needs `acceleration.refresh_mode: disabled`";
         match node.get("refresh_mode").and_then(Node::text) {
-            Some("disabled") => {}
-            Some(_) => {
+            Some("full" | "append") => {
                 let what = format!("{needs}: a refresh would mix with what was written, or replace it");
                 let help = "write `refresh_mode: disabled`, or `access: read`";
                 self.against(node, "refresh_mode", &what, help);
@@ -129,6 +128,8 @@ impl Judge<'_, '_> {
                     format!("{needs}: without it the whole table is fetched, in place of what was written");
                 self.against(self.item, "access", &what, "add `refresh_mode: disabled` to `acceleration`");
             }
+            // Refused by its own name where it is another word.
+            Some(_) => {}
         }
         for field in OF_ASKED_REFRESH {
             let what = format!(

@@ -258,3 +258,27 @@ fn an_acceptable_lag_is_a_duration_of_a_stream() {
         )));
     }
 }
+
+#[test]
+fn what_is_written_to_is_never_refreshed() {
+    let written =
+        |acceleration: &str| dataset(&format!("    access: read_write\n    acceleration: {acceleration}\n"));
+    let plain = written("{refresh_mode: disabled}");
+    assert_eq!((plain.access, plain.acceleration.unwrap().mode), (Access::ReadWrite, Mode::Memory));
+    let rich = "{refresh_mode: disabled, mode: file, params: {resident: false}, retention_check_enabled: true, \
+                retention_check_interval: 1h, retention_sql: DELETE FROM orders WHERE done}";
+    assert!(written(rich).acceleration.unwrap().retention.enabled);
+    assert_eq!(dataset("    access: read\n").access, Access::Read);
+    assert_eq!(dataset("").access, Access::Read);
+
+    insta::assert_snapshot!(said("    access: read_write\n"));
+    insta::assert_snapshot!(said(
+        "    access: read_write\n    acceleration: {enabled: false, refresh_mode: disabled}\n"
+    ));
+    insta::assert_snapshot!(said("    access: read_write\n    acceleration: {mode: file}\n"));
+    insta::assert_snapshot!(said(
+        "    access: read_write\n    on_schema_change: fail\n    time_column: at\n    acceleration:\n      \
+         mode: file_create\n      refresh_mode: append\n      refresh_sql: SELECT 1\n      \
+         refresh_retry_enabled: false\n      refresh_retry_max_attempts: 3\n      refresh_on_startup: always\n"
+    ));
+}

@@ -70,6 +70,7 @@ const ACCELERATION: &[(&str, Proof)] = &[
 
 /// Fields of the dataset itself that say how it is kept.
 const DATASET: &[(&str, Proof)] = &[
+    ("access", Test("rows_that_are_put_are_read_at_once_and_equal_ones_are_kept")),
     ("time_column", Test("an_append_takes_what_is_new_and_nothing_twice")),
     ("time_format", Test("lives_of_a_dataset_hold_what_the_upstream_says")),
     ("ready_state", Test("before_the_first_load_queries_are_refused_or_fall_through")),

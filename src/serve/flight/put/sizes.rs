@@ -66,7 +66,8 @@ fn bytes_of(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> u64 {
             let bytes = body.get(from..from.checked_add(8)?)?;
             Some(i64::from_le_bytes(bytes.try_into().ok()?))
         };
-        match is_compressed.then(prefix).flatten() {
+        // A buffer without bytes has no prefix either.
+        match (is_compressed && plain > 0).then(prefix).flatten() {
             // -1: this buffer is as it is.
             Some(unpacked) => u64::try_from(unpacked).unwrap_or(plain),
             None => plain,
