@@ -11,7 +11,7 @@ use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
     Acceleration, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
-    Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults, agree,
+    Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat, ZeroResults, agree,
 };
 
 /// The jitter of a schedule that does not say how much: a tenth of its interval.
@@ -32,6 +32,7 @@ pub(in super::super) fn read_acceleration(
         mode: mode(node),
         refresh: refresh(node),
         retention: retention(node),
+        stream: stream_retention(node),
         on_zero_results: match text(node, "on_zero_results").as_deref() {
             Some("use_source") => ZeroResults::UseSource,
             _ => ZeroResults::ReturnEmpty,
@@ -150,6 +151,14 @@ fn retention(node: &Node) -> Retention {
         period: parsed(node, "retention_period"),
         sql: text(node, "retention_sql"),
         check_interval: parsed(node, "retention_check_interval").unwrap_or(Duration::ZERO),
+    }
+}
+
+fn stream_retention(node: &Node) -> StreamRetention {
+    let params = node.get("params");
+    StreamRetention {
+        time: params.and_then(|params| parsed(params, "stream_retention")),
+        bytes: params.and_then(|params| parsed(params, "stream_retention_bytes")),
     }
 }
 
