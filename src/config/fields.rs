@@ -499,6 +499,17 @@ static ACCELERATION_PARAMS: &[Field] = &[
         "Whether the rows of `mode: file` are held in memory as well; default `true`. With `false` queries read the \
          files.",
     ),
+    Field::built(
+        "stream_retention",
+        Duration(Zero::Allowed),
+        "For how long subscribers may read on in what another state of the table has replaced; default `10m`. Who \
+         takes longer is cut off with DATA_LOSS.",
+    ),
+    Field::built(
+        "stream_retention_bytes",
+        Size(Zero::Allowed),
+        "How much is held for them at most; default `256MiB`.",
+    ),
 ];
 
 static VIEW: &[Field] = &[

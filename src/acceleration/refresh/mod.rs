@@ -42,7 +42,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use tokio::sync::Semaphore;
 
 use crate::acceleration::publish::{Publication, Retention};
-use crate::config::{Diagnostic, Spicepod};
+use crate::config::{self, Diagnostic, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::task::Scope;
@@ -86,7 +86,7 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(&definition, Retention::default());
+                    let board = Board::new(&definition, held_for_subscribers(dataset));
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -228,6 +228,14 @@ impl Acceleration {
             Some((_, Some(board))) => Ok(board),
         }
     }
+}
+
+fn held_for_subscribers(dataset: &config::Dataset) -> Retention {
+    let default = Retention::default();
+    dataset.acceleration.as_ref().map_or(default, |acceleration| Retention {
+        time: acceleration.stream.time.map_or(default.time, |time| time.get()),
+        bytes: acceleration.stream.bytes.map_or(default.bytes, |bytes| bytes.bytes()),
+    })
 }
 
 /// Datasets that are to be written to a folder of one before them.

@@ -10,7 +10,7 @@ mod stream;
 
 use std::path::PathBuf;
 
-use super::{Duration, Span};
+use super::{ByteSize, Duration, Span};
 
 pub(super) use read::{
     Beside, read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
@@ -22,6 +22,7 @@ pub struct Acceleration {
     pub mode: Mode,
     pub refresh: Refresh,
     pub retention: Retention,
+    pub stream: StreamRetention,
     pub on_zero_results: ZeroResults,
     /// Columns that identify a row, at least one.
     pub primary_key: Option<Vec<String>>,
@@ -136,6 +137,15 @@ pub struct Retention {
     pub sql: Option<String>,
     /// Time between two removals; more than zero when `enabled`.
     pub check_interval: Duration,
+}
+
+/// What is held for subscribers that are still reading what another state of the table has replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamRetention {
+    /// `params.stream_retention`
+    pub time: Option<Duration>,
+    /// `params.stream_retention_bytes`
+    pub bytes: Option<ByteSize>,
 }
 
 /// What a scan that finds no row answers.

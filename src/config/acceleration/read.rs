@@ -14,8 +14,8 @@ use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
     Acceleration, Access, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
-    Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
-    agree,
+    Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat,
+    ZeroResults, agree,
 };
 
 /// The jitter of a schedule that does not say how much: a tenth of its interval.
@@ -46,6 +46,7 @@ pub(in super::super) fn read_acceleration(
         mode: mode(node),
         refresh: refresh(node, stream(item, node, beside)),
         retention: retention(node),
+        stream: stream_retention(node),
         on_zero_results: match text(node, "on_zero_results").as_deref() {
             Some("use_source") => ZeroResults::UseSource,
             _ => ZeroResults::ReturnEmpty,
@@ -191,6 +192,14 @@ fn retention(node: &Node) -> Retention {
         period: parsed(node, "retention_period"),
         sql: text(node, "retention_sql"),
         check_interval: parsed(node, "retention_check_interval").unwrap_or(Duration::ZERO),
+    }
+}
+
+fn stream_retention(node: &Node) -> StreamRetention {
+    let params = node.get("params");
+    StreamRetention {
+        time: params.and_then(|params| parsed(params, "stream_retention")),
+        bytes: params.and_then(|params| parsed(params, "stream_retention_bytes")),
     }
 }
 
