@@ -6,7 +6,6 @@
 
 pub(crate) mod chunk_id;
 pub(crate) mod disk;
-#[cfg_attr(not(test), expect(dead_code, reason = "the results cache will ask what a query has read"))]
 pub(crate) mod store;
 
 mod publish;
@@ -16,4 +15,7 @@ mod texts;
 pub(crate) use store::{AcceleratedTable, Pins, Reads, Table};
 
 pub use publish::{Limit, MemoryLog, Publication, Retention, Standing, StreamEnd, StreamEvent, Subscription};
-pub use refresh::{Acceleration, Ask, AskError, AskMode, Phase, Progress, RefreshFailure, Refreshes, Status};
+pub use refresh::{
+    Acceleration, Ask, AskError, AskMode, Phase, Progress, PutError, RefreshFailure, Refreshes, Status,
+    Stored, StreamStatus, Writer,
+};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::name::DatasetName;
 
 use super::acceleration::{
-    Beside, read_acceleration, read_ready_state, read_schema_change, read_time_column,
+    Beside, read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
 };
 use super::check::subject;
 use super::dataset_params::params;
@@ -132,6 +132,7 @@ impl Decoder<'_> {
                     description: text(item, "description"),
                     metadata: metadata(item),
                     params,
+                    access: read_access(item),
                     time_column: read_time_column(item),
                     acceleration,
                     ready_state: read_ready_state(item),

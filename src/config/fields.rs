@@ -313,7 +313,12 @@ static DATASET: &[Field] = &[
     Field::built("description", Text, "What the table holds."),
     Field::built("metadata", MapOf(&Any), "Notes for people and tools."),
     Field::built("params", Params, "Params of the connector."),
-    Field::only("access", OneOf(&["read", "read_write"]), &["read"], "Whether it can be written."),
+    Field::built(
+        "access",
+        OneOf(&["read", "read_write"]),
+        "Whether clients may write to it; default `read`. `read_write` takes rows over Flight into an accelerated \
+         dataset with `refresh_mode: disabled`.",
+    ),
     Field::renamed("mode", "access"),
     Field::only("has_metadata_table", Bool, &["false"], "Whether a table of metadata appears beside it."),
     Field::switch("replication", REPLICATION, false, "Replication."),
@@ -493,6 +498,17 @@ static ACCELERATION_PARAMS: &[Field] = &[
         Bool,
         "Whether the rows of `mode: file` are held in memory as well; default `true`. With `false` queries read the \
          files.",
+    ),
+    Field::built(
+        "stream_retention",
+        Duration(Zero::Allowed),
+        "For how long subscribers may read on in what another state of the table has replaced; default `10m`. Who \
+         takes longer is cut off with DATA_LOSS.",
+    ),
+    Field::built(
+        "stream_retention_bytes",
+        Size(Zero::Allowed),
+        "How much is held for them at most; default `256MiB`.",
     ),
 ];
 

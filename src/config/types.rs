@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::name::DatasetName;
 
 use super::{
-    Acceleration, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile, Span,
-    Template, TimeColumn, Warnings,
+    Acceleration, Access, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile,
+    Span, Template, TimeColumn, Warnings,
 };
 
 /// A whole spicepod, checked.
@@ -151,6 +151,8 @@ pub struct Dataset {
     /// Connector params by canonical name: the connector's prefix removed (`api_key`, `endpoint`,
     /// `max_message_size`).
     pub params: BTreeMap<String, Param>,
+    /// `read_write` only where the dataset is accelerated, never refreshed, and not begun anew by each start.
+    pub access: Access,
     pub time_column: Option<TimeColumn>,
     /// How the dataset is kept here; `None` when it is read from its upstream only.
     pub acceleration: Option<Acceleration>,

@@ -13,7 +13,7 @@ use datafusion::sql::parser::Statement;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::acceleration::{Acceleration, Ask, AskError, Pins};
+use crate::acceleration::{Acceleration, Ask, AskError, Pins, PutError, Writer};
 use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
 use crate::upstream::{UpstreamError, is_same_but_layout};
@@ -203,6 +203,22 @@ impl Engine {
         let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
         let lower: Vec<String> = exact.iter().map(|part| part.to_ascii_lowercase()).collect();
         self.federation.find(&exact).or_else(|| self.federation.find(&lower))
+    }
+
+    /// A way for one client's rows into a dataset, by the parts of its name as for [`Engine::table_schema`].
+    ///
+    /// # Errors
+    /// See [`PutError`].
+    pub fn writer(&self, path: &[String]) -> Result<Writer, PutError> {
+        let Some(status) = self.find(path) else {
+            let why = "there is no dataset of this name".to_owned();
+            return Err(PutError::NotWritable { path: path.join("."), why });
+        };
+        let upstream = match status.state {
+            State::Error { reason, .. } => Some(reason.to_string()),
+            State::Initializing | State::Ready { .. } => None,
+        };
+        self.acceleration.writer(&status.name, upstream)
     }
 
     /// Every dataset and view with its state, in the order of the spicepod.

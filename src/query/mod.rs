@@ -26,7 +26,8 @@ use crate::acceleration;
 use crate::name::{DatasetName, QueryId};
 
 pub use crate::acceleration::{
-    Ask, AskError, AskMode, Publication, Standing, StreamEnd, StreamEvent, Subscription,
+    Ask, AskError, AskMode, Publication, PutError, Standing, Stored, StreamEnd, StreamEvent, Subscription,
+    Writer,
 };
 pub use admission::QueueOptions;
 pub use cache::{CacheWishes, ClientKey, Principal, ResultsCache, Scope};

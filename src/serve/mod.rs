@@ -18,7 +18,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 use crate::query::{
-    Answer, Ask, AskError, DatasetStatus, Engine, Publication, QueryError, Request, SubscribeError,
+    Answer, Ask, AskError, DatasetStatus, Engine, Publication, PutError, QueryError, Request, SubscribeError,
+    Writer,
 };
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
@@ -49,6 +50,12 @@ pub trait Door: Clone + Send + Sync + 'static {
     fn set_refresh_sql(&self, dataset: &str, _sql: Option<String>) -> Result<(), AskError> {
         Err(AskError::NotFound(dataset.to_owned()))
     }
+
+    /// A way for one client's rows into a dataset, by the parts of its name; a door without any refuses.
+    fn writer(&self, path: &[String]) -> Result<Writer, PutError> {
+        let why = "nothing is written here".to_owned();
+        Err(PutError::NotWritable { path: path.join("."), why })
+    }
 }
 
 impl Door for Engine {
@@ -78,6 +85,10 @@ impl Door for Engine {
 
     fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
         Engine::set_refresh_sql(self, dataset, sql)
+    }
+
+    fn writer(&self, path: &[String]) -> Result<Writer, PutError> {
+        Engine::writer(self, path)
     }
 }
 

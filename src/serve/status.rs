@@ -6,7 +6,7 @@
 use ::http::StatusCode;
 use tonic::Code;
 
-use crate::query::QueryError;
+use crate::query::{PutError, QueryError};
 use crate::upstream::ErrorKind;
 
 /// gRPC sends the message as a header: longer ones are cut.
@@ -129,11 +129,26 @@ pub(super) fn message(error: &QueryError) -> String {
 
 /// The error as gRPC tells it.
 pub(super) fn grpc(error: &QueryError) -> tonic::Status {
-    let mut text = message(error);
+    told(of(error).grpc, message(error))
+}
+
+/// The gRPC code of rows that are not taken.
+pub(super) fn of_put(error: &PutError) -> Code {
+    match error {
+        PutError::NotWritable { .. } | PutError::Rows(_) => Code::InvalidArgument,
+        PutError::Duplicate(_) => Code::AlreadyExists,
+        PutError::NotReady { .. } | PutError::Stopped { .. } => Code::Unavailable,
+        PutError::NoRoom(_) => Code::ResourceExhausted,
+        PutError::Failed(_) => Code::Internal,
+    }
+}
+
+/// A message of any length, cut where it is too long for a header.
+pub(super) fn told(code: Code, mut text: String) -> tonic::Status {
     if text.len() > GRPC_MESSAGE_BYTES_MAX {
         let end = (0..=GRPC_MESSAGE_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
-    tonic::Status::new(of(error).grpc, text)
+    tonic::Status::new(code, text)
 }

@@ -92,6 +92,12 @@ fn describe() {
     );
     describe_datasets();
     describe_append_streams();
+    metrics::describe_counter!("flight_do_put_rows", "Rows that clients wrote and that are stored.");
+    metrics::describe_counter!(
+        "flight_do_put_bytes",
+        metrics::Unit::Bytes,
+        "The same rows, as they were in memory."
+    );
     describe_results_cache();
     metrics::describe_counter!(
         "upstream_received_bytes",

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt;
 
-use crate::config::{Connector, Dataset, Origin, Param, ReadyState, SchemaChange, Span, Template};
+use crate::config::{Access, Connector, Dataset, Origin, Param, ReadyState, SchemaChange, Span, Template};
 use crate::secrets::{ResolvedParam, ResolvedParams, Secret};
 use crate::task::Scope;
 
@@ -61,6 +61,7 @@ pub fn dataset(
         description: None,
         metadata: BTreeMap::new(),
         params: written.collect(),
+        access: Access::Read,
         time_column: None,
         acceleration: None,
         ready_state: ReadyState::OnLoad,

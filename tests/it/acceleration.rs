@@ -4,6 +4,7 @@
 //! - [`control`]: refreshes that are asked for, and how many run at a time.
 //! - [`hammer`]: many readers through many refreshes.
 //! - [`files`]: kills, full disks, damaged files, restarts.
+//! - [`writes`]: rows that clients write.
 //! - [`lives`]: random lives of a dataset against a model.
 
 mod control;
@@ -12,6 +13,7 @@ mod files;
 mod hammer;
 mod lives;
 mod registry;
+mod writes;
 
 use std::sync::Arc;
 

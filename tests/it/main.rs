@@ -26,6 +26,7 @@ mod federation;
 mod frontends;
 mod limits;
 mod messages;
+mod publishing;
 mod pushdown;
 mod resilience;
 mod sql;

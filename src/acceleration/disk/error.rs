@@ -44,6 +44,11 @@ pub(crate) enum DiskError {
     )]
     Absent { folder: PathBuf, reason: String },
     #[error(
+        "folder {folder:?} holds rows that were written here and exist nowhere else, and they cannot be served: \
+         {reason}; set the dataset back to what it was, or move the folder away to begin without them"
+    )]
+    SoleCopy { folder: PathBuf, reason: String },
+    #[error(
         "the table in {folder:?} takes {needed} bytes of memory, above the limit of {limit}: raise \
          runtime.query.memory_limit, or set params.resident: false"
     )]

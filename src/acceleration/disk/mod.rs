@@ -65,6 +65,10 @@ pub(crate) enum Residence {
     Files,
 }
 
+/// A definition that begins so is of rows that exist nowhere else. They are served, or the folder is not opened: with a
+/// generation of such a definition in it, nothing is begun anew for another one, nor where it is damaged.
+pub(crate) const SOLE_COPY: &str = "written here: ";
+
 /// How a folder is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -74,6 +78,8 @@ pub(crate) struct Settings {
     /// What makes the rows what they are (`from`, `refresh_sql`, keys, ...): a generation made for another definition
     /// is not served.
     pub definition: String,
+    /// Another definition whose generation is served too. The next commit makes it one of `definition`.
+    pub adopts: Option<String>,
     /// A generation that takes more bytes in memory is refused before it is read; only for [`Residence::Memory`].
     pub memory_bytes_max: Option<u64>,
 }

@@ -24,7 +24,7 @@ use super::io::{self, Io};
 use super::manifest::{self, Entry, Manifest};
 use super::shelf::{Kept, Shelf};
 use super::sums::Sums;
-use super::{Chunks, Damage, DiskError, Findings, Mode, Residence, Restored, Settings, codec};
+use super::{Chunks, Damage, DiskError, Findings, Mode, Residence, Restored, SOLE_COPY, Settings, codec};
 
 /// Folders of damaged files that are kept, at most.
 const EVIDENCE_MAX: usize = 2;
@@ -86,6 +86,13 @@ pub(super) async fn open(
     let (folder, mode) = (settings.folder.clone(), settings.mode);
     let survey = blocking("survey folder", move || Survey::take(io, folder, mode)).await??;
     let verdict = judge(&survey, &settings).await?;
+    if settings.definition.starts_with(SOLE_COPY)
+        && verdict.sound.is_none()
+        && !verdict.findings.damage.is_empty()
+    {
+        let reason = verdict.findings.to_string();
+        return Err(DiskError::SoleCopy { folder: settings.folder, reason });
+    }
     if settings.mode == Mode::FileUpdate && verdict.sound.is_none() {
         let reason = match verdict.findings.is_empty() {
             true => "it is empty".to_owned(),
@@ -158,7 +165,8 @@ async fn judge(survey: &Survey, settings: &Settings) -> Result<Verdict, DiskErro
                 continue;
             }
         };
-        if manifest.definition != settings.definition {
+        if !is_served(manifest, settings) {
+            refuse_sole_copy(manifest, settings)?;
             verdict.findings.other_definition = true;
             continue;
         }
@@ -178,6 +186,27 @@ async fn judge(survey: &Survey, settings: &Settings) -> Result<Verdict, DiskErro
         }
     }
     Ok(verdict)
+}
+
+fn is_served(manifest: &Manifest, settings: &Settings) -> bool {
+    manifest.definition == settings.definition || Some(&manifest.definition) == settings.adopts.as_ref()
+}
+
+/// # Errors
+/// [`DiskError::SoleCopy`] where the next commit would replace rows that exist nowhere else.
+fn refuse_sole_copy(manifest: &Manifest, settings: &Settings) -> Result<(), DiskError> {
+    let has_rows = manifest.chunks.iter().any(|entry| entry.rows > 0);
+    match manifest.definition.strip_prefix(SOLE_COPY) {
+        Some(was) if has_rows => {
+            let is = settings.definition.strip_prefix(SOLE_COPY);
+            let reason = match is {
+                Some(is) => format!("they were written to a dataset with {was}, and it has {is} now"),
+                None => "the dataset was `access: read_write`, and is not any more".to_owned(),
+            };
+            Err(DiskError::SoleCopy { folder: settings.folder.clone(), reason })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn fits(manifest: &Manifest, settings: &Settings) -> Result<(), DiskError> {

@@ -42,6 +42,7 @@ fn settings(folder: &Path) -> Settings {
         mode: Mode::File,
         residence: Residence::Memory,
         definition: "from: here".to_owned(),
+        adopts: None,
         memory_bytes_max: None,
     }
 }

@@ -38,6 +38,10 @@ pub(super) struct Definition {
     /// `ready_state: on_load`: until the first load queries are refused.
     pub is_awaited: bool,
     pub on_change: SchemaChange,
+    /// `access: read_write`: rows come from clients, and are not fetched.
+    pub is_written: bool,
+    /// It follows its upstream's append stream; then it is never refreshed.
+    pub stream: Option<Stream>,
     /// None in memory mode.
     pub disk: Option<disk::Settings>,
 }
@@ -48,6 +52,15 @@ pub(super) enum Mode {
     Full,
     /// Rows at or after the watermark are added; needs a time column.
     Append,
+}
+
+/// How an append stream is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// How often what is held is compared with the upstream; none: never by time.
+    pub check_interval: Option<Duration>,
+    /// Further behind than this, the dataset is in error.
+    pub acceptable_lag: Duration,
 }
 
 /// A key by the names of its columns.
@@ -84,7 +97,14 @@ impl Definition {
             config::RefreshMode::Full | config::RefreshMode::Disabled => Mode::Full,
         };
         let time = dataset.time_column.as_ref().map(|time| (time.name.clone(), time_format(time.format)));
-        if mode == Mode::Append && time.is_none() {
+        let stream = match refresh.mode {
+            config::RefreshMode::Stream(stream) => Some(Stream {
+                check_interval: stream.check_interval.map(|interval| interval.get()),
+                acceptable_lag: stream.acceptable_lag.get(),
+            }),
+            config::RefreshMode::Full | config::RefreshMode::Append | config::RefreshMode::Disabled => None,
+        };
+        if mode == Mode::Append && time.is_none() && stream.is_none() {
             return Err("refresh_mode: append needs a time_column".to_owned());
         }
         let cadence = cadence(refresh)?;
@@ -102,6 +122,8 @@ impl Definition {
             uses_source: acceleration.on_zero_results == config::ZeroResults::UseSource,
             is_awaited: dataset.ready_state == config::ReadyState::OnLoad,
             on_change: dataset.on_schema_change,
+            is_written: dataset.access == config::Access::ReadWrite,
+            stream,
             disk: settings(dataset, acceleration, spicepod, data_dir)?,
         }))
     }
@@ -261,6 +283,7 @@ fn settings(
     data_dir: Option<&Path>,
 ) -> Result<Option<disk::Settings>, String> {
     let config::Mode::File { create, path, resident } = &acceleration.mode else { return Ok(None) };
+    let is_written = dataset.access == config::Access::ReadWrite;
     let mode = match create {
         config::FileMode::File => disk::Mode::File,
         config::FileMode::FileCreate => disk::Mode::FileCreate,
@@ -270,7 +293,9 @@ fn settings(
         folder: folder_of(Roots { spicepod, data_dir }, path.as_deref(), &dataset.name),
         mode,
         residence: if *resident { Residence::Memory } else { Residence::Files },
-        definition: origin(dataset, acceleration),
+        definition: if is_written { written(dataset, acceleration) } else { origin(dataset, acceleration) },
+        // What was fetched before anybody could write stays.
+        adopts: is_written.then(|| origin(dataset, acceleration)),
         // Known when the folder is opened.
         memory_bytes_max: None,
     }))
@@ -282,7 +307,6 @@ fn settings(
 fn origin(dataset: &config::Dataset, acceleration: &config::Acceleration) -> String {
     let place = dataset.params.iter().filter(|(name, _)| name.ends_with("endpoint") || *name == "region");
     let place: Vec<_> = place.map(|(name, param)| (name, &param.value.parts)).collect();
-    let unique = acceleration.indexes.iter().filter(|index| index.unique).map(|index| &index.columns);
     // An append never looks behind its watermark: a wider window would not be filled.
     let refresh = &acceleration.refresh;
     let window = refresh.data_window.filter(|_| refresh.mode == config::RefreshMode::Append);
@@ -292,7 +316,33 @@ fn origin(dataset: &config::Dataset, acceleration: &config::Acceleration) -> Str
         refresh.sql,
         dataset.time_column,
         acceleration.primary_key,
-        unique.collect::<Vec<_>>(),
+        unique_columns(acceleration),
         acceleration.on_conflict
     )
+}
+
+/// The same of rows that clients wrote: wherever the upstream is, they are what they are.
+fn written(dataset: &config::Dataset, acceleration: &config::Acceleration) -> String {
+    let columns = |key: &[String]| format!("({})", key.join(", "));
+    let time = match &dataset.time_column {
+        Some(time) => format!("time_column {} ({})", time.name, time_format(time.format)),
+        None => "no time_column".to_owned(),
+    };
+    let key = match &acceleration.primary_key {
+        Some(key) => format!("primary_key {}", columns(key)),
+        None => "no primary_key".to_owned(),
+    };
+    let unique = unique_columns(acceleration).into_iter().map(|key| format!(", unique {}", columns(key)));
+    let conflicts = acceleration.on_conflict.iter().map(|conflict| {
+        let action = match conflict.action {
+            config::OnConflict::Drop => "drop",
+            config::OnConflict::Upsert => "upsert",
+        };
+        format!(", on_conflict {} {action}", columns(&conflict.key))
+    });
+    format!("{}{time}, {key}{}", disk::SOLE_COPY, unique.chain(conflicts).collect::<String>())
+}
+
+fn unique_columns(acceleration: &config::Acceleration) -> Vec<&Vec<String>> {
+    acceleration.indexes.iter().filter(|index| index.unique).map(|index| &index.columns).collect()
 }

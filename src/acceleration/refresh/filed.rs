@@ -131,7 +131,7 @@ impl Filed {
             _ => (self.loaded(intake.layout, intake.rows, intake.dropped).await.map(Some), false),
         };
         let Some(next) = self.or_abandon(next).await? else { return Ok(()) };
-        let next = self.continued(next, intake.upstream.get());
+        let next = self.continued(next, intake.upstream);
         self.seal(next).await?;
         if is_append && let Err(error) = self.compact().await {
             tracing::warn!(dataset = %self.dataset, %error, "small files are not joined");

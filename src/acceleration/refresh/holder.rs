@@ -120,7 +120,7 @@ impl Holder {
         let Some(held) = opened.restored else { return Ok(false) };
         match self.restore(held).await {
             // The upstream has the rows too.
-            Err(error) if mode != disk::Mode::FileUpdate => {
+            Err(error) if mode != disk::Mode::FileUpdate && !self.definition.is_written => {
                 self.rows.forget();
                 self.fails(&error);
                 Ok(false)
@@ -225,6 +225,9 @@ impl Holder {
         self.board.shows(self.rows.figures());
         self.federation.keep_here(name, provider).await.map_err(self.failed())?;
         self.adopted = self.rows.layout();
+        if let (Some(puts), Some(layout)) = (&self.board.puts, &self.adopted) {
+            puts.open(layout.schema(), &self.budget);
+        }
         Ok(())
     }
 

@@ -20,11 +20,13 @@ use super::definition::Mode;
 use super::error::RefreshError;
 use super::fetch::Fetch;
 use super::holder::{Holder, REOPEN_INTERVAL, now, reported};
+use super::puts::Puts;
 use super::retention::nanoseconds;
 use super::rows::{Intake, Onto};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
 use super::status::Phase;
+use super::write::settle;
 
 pub(super) struct Keeper {
     held: Holder,
@@ -107,6 +109,7 @@ impl Keeper {
                 return Event::Asked;
             }
             tokio::select! {
+                puts = Puts::next(board.puts.as_deref()) => settle(&mut self.held, puts).await,
                 () = board.rung.notified() => {}
                 () = at(due) => return Event::Tick,
                 () = at(self.held.retention_due) => self.held.retain().await,

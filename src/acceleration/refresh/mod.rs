@@ -26,7 +26,9 @@ mod rows;
 
 mod holder;
 mod keeper;
+pub(crate) mod puts;
 mod stream;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use tokio::sync::Semaphore;
 
 use crate::acceleration::publish::{Publication, Retention};
-use crate::config::{Diagnostic, Spicepod};
+use crate::config::{self, Diagnostic, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::task::Scope;
@@ -50,8 +52,12 @@ use definition::Definition;
 use holder::Holder;
 use keeper::Keeper;
 pub use progress::Progress;
+use puts::Puts;
+pub use puts::{PutError, Stored, Writer};
 use status::Board;
 pub use status::{Phase, Status};
+pub use stream::StreamStatus;
+use stream::{Follower, Remote};
 
 /// The accelerated datasets of one spicepod. Cheap to clone.
 #[derive(Clone, Default)]
@@ -80,8 +86,7 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board =
-                        Board::new(dataset.name.clone(), definition.time.is_some(), Retention::default());
+                    let board = Board::new(&definition, held_for_subscribers(dataset));
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -112,11 +117,22 @@ impl Acceleration {
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
             board.publication.announce();
-            let held = Holder::new(definition, federation.clone(), board);
-            let keeper = Keeper::new(held, Arc::clone(&loads));
+            let puts = board.puts.clone();
             let stop = scope.token();
-            // It hears of the end itself, to say so.
-            scope.spawn_draining("accelerated dataset", keeper.keep(stop));
+            let (stream, told) = (definition.stream, board.stream.clone());
+            let held = Holder::new(definition, federation.clone(), board);
+            // Both hear of the end themselves, to say so.
+            if let (Some(stream), Some(told)) = (stream, told) {
+                let origin = Remote::new(federation.clone(), held.name().clone());
+                let follower = Follower::new(held, told, origin, stream.check_interval, rand::random());
+                scope.spawn_draining("append stream", follower.keep(stop));
+                continue;
+            }
+            let keeper = Keeper::new(held, Arc::clone(&loads));
+            scope.spawn_draining("accelerated dataset", async move {
+                let _ends = puts.as_ref().map(Puts::ends_with_this);
+                keeper.keep(stop).await;
+            });
         }
     }
 
@@ -138,9 +154,15 @@ impl Acceleration {
     /// which [`Status::refreshes`] tells when it has ended.
     ///
     /// # Errors
-    /// An unknown or not accelerated dataset, a statement that is no query, an append without a time column, too many refreshes that wait.
+    /// An unknown or not accelerated dataset, one that is written to, a statement that is no query, an append without a
+    /// time column, too many refreshes that wait.
     pub fn refresh(&self, name: &str, ask: Ask) -> Result<u64, AskError> {
-        let board = self.board(name)?;
+        let board = self.refreshed(name)?;
+        if board.stream.is_some() && (ask.sql.is_some() || ask.mode == Some(AskMode::Append)) {
+            let message = "the dataset follows an append stream: a refresh compares all of its rows with the upstream's, \
+                           without refresh_sql and refresh_mode";
+            return Err(AskError::Invalid(message.to_owned()));
+        }
         ask.sql.as_deref().map_or(Ok(()), is_query)?;
         if ask.mode == Some(AskMode::Append) && !board.has_time {
             let message = "refresh_mode append needs a time_column of the dataset, to tell what is new";
@@ -154,10 +176,45 @@ impl Acceleration {
     /// # Errors
     /// As for [`Acceleration::refresh`].
     pub fn set_refresh_sql(&self, name: &str, sql: Option<String>) -> Result<(), AskError> {
-        let board = self.board(name)?;
+        let board = self.refreshed(name)?;
+        if board.stream.is_some() {
+            let message = "the dataset follows an append stream, which has no refresh_sql";
+            return Err(AskError::Invalid(message.to_owned()));
+        }
         sql.as_deref().map_or(Ok(()), is_query)?;
         board.set_sql(sql);
         Ok(())
+    }
+
+    /// Opens a way for one client's rows into `name`, a dataset or view of the spicepod. `upstream` says what is wrong
+    /// with its upstream, which has to tell the columns once.
+    ///
+    /// # Errors
+    /// [`PutError::NotWritable`], [`PutError::NotReady`] before the table is here, [`PutError::Stopped`].
+    pub fn writer(&self, name: &DatasetName, upstream: Option<String>) -> Result<Writer, PutError> {
+        let refused = |why: &str| PutError::NotWritable { path: name.to_string(), why: why.to_owned() };
+        let known = self.inner.datasets.iter().find(|(known, _)| known == name);
+        let (_, board) = known.ok_or_else(|| refused("it is a view"))?;
+        let board = board.as_ref().filter(|board| board.puts.is_some());
+        let board = board.ok_or_else(|| {
+            refused(
+                "it is read only: set `access: read_write`, with `acceleration: {refresh_mode: disabled}`, to write to \
+                 the copy that is kept here, or write to its upstream",
+            )
+        })?;
+        board.writer(upstream)
+    }
+
+    /// The board of a dataset that refreshes may be asked for.
+    fn refreshed(&self, name: &str) -> Result<&Board, AskError> {
+        let board = self.board(name)?;
+        match &board.puts {
+            None => Ok(board),
+            Some(_) => Err(AskError::Invalid(format!(
+                "Dataset {} is written to (access: read_write) and never refreshed: a refresh would replace what was written",
+                board.name
+            ))),
+        }
     }
 
     fn board(&self, name: &str) -> Result<&Board, AskError> {
@@ -171,6 +228,14 @@ impl Acceleration {
             Some((_, Some(board))) => Ok(board),
         }
     }
+}
+
+fn held_for_subscribers(dataset: &config::Dataset) -> Retention {
+    let default = Retention::default();
+    dataset.acceleration.as_ref().map_or(default, |acceleration| Retention {
+        time: acceleration.stream.time.map_or(default.time, |time| time.get()),
+        bytes: acceleration.stream.bytes.map_or(default.bytes, |bytes| bytes.bytes()),
+    })
 }
 
 /// Datasets that are to be written to a folder of one before them.

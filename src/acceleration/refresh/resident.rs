@@ -99,7 +99,7 @@ impl Resident {
         };
         let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(()) };
         let next = self.less(next, dropped).await?;
-        let lineage = self.followed_by(&next, upstream.get());
+        let lineage = self.followed_by(&next, upstream);
         self.publish(next, lineage).await?;
         // The rows are here: small chunks are a matter of speed, and the next refresh tries again.
         if let Err(error) = self.compact().await {

@@ -17,7 +17,7 @@ use crate::proto::stream::Position;
 
 use super::error::RefreshError;
 use super::filed::{Filed, Files};
-use super::lineage::{Bookmark, Lineage};
+use super::lineage::Lineage;
 use super::resident::Resident;
 
 /// See the module.
@@ -34,7 +34,7 @@ pub(super) struct Intake {
     /// True for the rows that are kept no longer.
     pub dropped: Vec<Arc<dyn PhysicalExpr>>,
     /// Where the rows end in the stream of their upstream.
-    pub upstream: Bookmark,
+    pub upstream: Option<Position>,
 }
 
 /// What the rows of an intake stand on.
@@ -67,7 +67,7 @@ pub(super) struct Figures {
 impl Intake {
     /// All rows of a table.
     pub(super) fn load(layout: Arc<Layout>, rows: SendableRecordBatchStream) -> Self {
-        Self { layout, onto: Onto::Nothing, rows, dropped: Vec::new(), upstream: Bookmark::default() }
+        Self { layout, onto: Onto::Nothing, rows, dropped: Vec::new(), upstream: None }
     }
 }
 
@@ -86,16 +86,6 @@ impl Rows {
             Self::Resident(rows) => rows.figures(),
             Self::Filed(rows) => rows.figures(),
         }
-    }
-
-    /// How far the table is in its own history; none before the first generation.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "those who subscribe to the dataset will go on from it")
-    )]
-    pub(super) fn position(&self) -> Option<Position> {
-        let epoch = self.lineage()?.epoch;
-        Some(Position { epoch, sequence: self.figures()?.rows as u64 })
     }
 
     /// Where what is held ends in the stream of its upstream.
@@ -128,8 +118,11 @@ impl Rows {
         held: Restored,
         is_last: bool,
     ) -> Result<(), RefreshError> {
-        let known = held.resume.as_deref().and_then(Lineage::decode).filter(|_| is_last);
-        let lineage = known.unwrap_or_else(|| Lineage::begin(None));
+        let known = held.resume.as_deref().and_then(Lineage::decode);
+        let lineage = match known {
+            Some(known) if is_last => known,
+            known => Lineage::begin(known.and_then(|known| known.upstream)),
+        };
         match self {
             Self::Resident(rows) => rows.restore(layout, held, lineage).await,
             Self::Filed(rows) => rows.restore(layout, held, lineage),

@@ -3,3 +3,4 @@
 mod clock;
 mod model;
 mod world;
+mod writes;

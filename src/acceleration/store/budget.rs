@@ -29,7 +29,7 @@ struct Account {
 }
 
 /// Some bytes of a [`Budget`], given back when dropped.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     account: Arc<Account>,
     reservation: MemoryReservation,
 }
@@ -43,9 +43,14 @@ impl Budget {
     }
 
     /// Bytes leased in all: every generation that is still held, and what is being built.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.account.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What all users of the pool may hold together, in bytes; none without a limit.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.account.limit()
     }
 
     /// A lease to grow by and by.
@@ -55,7 +60,7 @@ impl Budget {
 
     /// # Errors
     /// [`StoreError::Memory`] when the pool refuses.
-    pub(super) fn lease(&self, bytes: usize) -> Result<Lease, StoreError> {
+    pub(crate) fn lease(&self, bytes: usize) -> Result<Lease, StoreError> {
         let lease = self.empty();
         lease.resize(bytes)?;
         Ok(lease)
@@ -90,11 +95,15 @@ impl fmt::Debug for Lease {
 
 impl Account {
     fn refusal(&self, asked: usize) -> StoreError {
-        let limit = match self.pool.memory_limit() {
+        let needed = self.bytes.load(Ordering::Relaxed).saturating_add(asked);
+        let (limit, in_use) = (self.limit(), self.pool.reserved());
+        StoreError::Memory { table: self.table.clone(), needed, limit, in_use }
+    }
+
+    fn limit(&self) -> Option<usize> {
+        match self.pool.memory_limit() {
             MemoryLimit::Finite(limit) => Some(limit),
             MemoryLimit::Infinite | MemoryLimit::Unknown => None,
-        };
-        let needed = self.bytes.load(Ordering::Relaxed).saturating_add(asked);
-        StoreError::Memory { table: self.table.clone(), needed, limit, in_use: self.pool.reserved() }
+        }
     }
 }

@@ -13,6 +13,10 @@ use super::read::{Beside, flag, is_stream, parsed, same};
 const OF_REFRESH: &[&str] =
     &["refresh_check_interval", "refresh_cron", "refresh_data_window", "refresh_append_overlap"];
 
+/// Fields that would have a say in a refresh that somebody asks for; what is written to is never refreshed.
+const OF_ASKED_REFRESH: &[&str] =
+    &["refresh_sql", "refresh_retry_enabled", "refresh_retry_max_attempts", "refresh_on_startup"];
+
 pub(super) const OF_RETENTION: &[&str] = &["retention_period", "retention_sql", "retention_check_interval"];
 
 /// Collects every contradiction between the fields of a dataset.
@@ -20,6 +24,7 @@ pub(super) fn check(decoder: &mut Decoder<'_>, item: &Node, beside: &Beside<'_>,
     let mut judge = Judge { decoder, item, subject };
     judge.beside_acceleration();
     judge.acceptable_lag(beside);
+    judge.writing();
     let Some(node) = item.get("acceleration") else { return };
     match is_stream(item, node) {
         true => judge.stream(node, beside),
@@ -81,6 +86,56 @@ impl Judge<'_, '_> {
                 let what = format!("`{field}` is about accelerated datasets, and this one is not");
                 self.against(item, field, &what, "add `acceleration`, or remove it");
             }
+        }
+    }
+
+    /// What clients write is kept here and nowhere else: nothing may bring other rows in its place.
+    fn writing(&mut self) {
+        let item = self.item;
+        if item.get("access").and_then(Node::text) != Some("read_write") {
+            return;
+        }
+        let node = item.get("acceleration").filter(|node| flag(node, "enabled") != Some(false));
+        let Some(node) = node else {
+            let what = "`access: read_write` needs `acceleration`: rows are written to the copy that is kept here, \
+                        upstreams are read only";
+            let help = "add `acceleration: {refresh_mode: disabled}`, or write to the upstream itself";
+            return self.against(item, "access", what, help);
+        };
+        self.never_refreshed(node);
+        if node.get("mode").and_then(Node::text) == Some("file_create") {
+            let what = "`acceleration.mode: file_create` drops at each start what was written before it";
+            self.against(node, "mode", what, "use `mode: file`; or `mode: memory`, where it need not last");
+        }
+        if item.get("on_schema_change").and_then(Node::text).is_some_and(|change| change != "block") {
+            let what = "`on_schema_change` does nothing with `access: read_write`: what is written to keeps the \
+                        columns that it began with";
+            self.against(item, "on_schema_change", what, "remove it");
+        }
+    }
+
+    /// What is written to is not refreshed, neither by itself nor because somebody asks.
+    fn never_refreshed(&mut self, node: &Node) {
+        let needs = "`access: read_write` needs `acceleration.refresh_mode: disabled`";
+        match node.get("refresh_mode").and_then(Node::text) {
+            Some("full" | "append") => {
+                let what = format!("{needs}: a refresh would mix with what was written, or replace it");
+                let help = "write `refresh_mode: disabled`, or `access: read`";
+                self.against(node, "refresh_mode", &what, help);
+            }
+            None => {
+                let what =
+                    format!("{needs}: without it the whole table is fetched, in place of what was written");
+                self.against(self.item, "access", &what, "add `refresh_mode: disabled` to `acceleration`");
+            }
+            // Refused by its own name where it is another word.
+            Some(_) => {}
+        }
+        for field in OF_ASKED_REFRESH {
+            let what = format!(
+                "`acceleration.{field}` does nothing with `access: read_write`: what is written to is never refreshed"
+            );
+            self.against(node, field, &what, "remove it");
         }
     }
 

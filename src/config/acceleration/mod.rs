@@ -10,9 +10,11 @@ mod stream;
 
 use std::path::PathBuf;
 
-use super::{Duration, Span};
+use super::{ByteSize, Duration, Span};
 
-pub(super) use read::{Beside, read_acceleration, read_ready_state, read_schema_change, read_time_column};
+pub(super) use read::{
+    Beside, read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
+};
 
 /// A dataset that is kept here. `acceleration.enabled: false` leaves none.
 #[derive(Debug, Clone)]
@@ -20,6 +22,7 @@ pub struct Acceleration {
     pub mode: Mode,
     pub refresh: Refresh,
     pub retention: Retention,
+    pub stream: StreamRetention,
     pub on_zero_results: ZeroResults,
     /// Columns that identify a row, at least one.
     pub primary_key: Option<Vec<String>>,
@@ -136,6 +139,15 @@ pub struct Retention {
     pub check_interval: Duration,
 }
 
+/// What is held for subscribers that are still reading what another state of the table has replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamRetention {
+    /// `params.stream_retention`
+    pub time: Option<Duration>,
+    /// `params.stream_retention_bytes`
+    pub bytes: Option<ByteSize>,
+}
+
 /// What a scan that finds no row answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ZeroResults {
@@ -185,6 +197,14 @@ pub enum TimeFormat {
     UnixMillis,
     Iso8601,
     Date,
+}
+
+/// Whether clients may write to a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    /// Rows that clients send are kept here, and nowhere else.
+    ReadWrite,
 }
 
 /// When an accelerated dataset answers queries.

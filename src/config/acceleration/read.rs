@@ -13,9 +13,9 @@ use super::super::yaml::{Key, Node};
 use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
-    Acceleration, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
-    Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, TimeColumn, TimeFormat, ZeroResults,
-    agree,
+    Acceleration, Access, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
+    Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat,
+    ZeroResults, agree,
 };
 
 /// The jitter of a schedule that does not say how much: a tenth of its interval.
@@ -46,6 +46,7 @@ pub(in super::super) fn read_acceleration(
         mode: mode(node),
         refresh: refresh(node, stream(item, node, beside)),
         retention: retention(node),
+        stream: stream_retention(node),
         on_zero_results: match text(node, "on_zero_results").as_deref() {
             Some("use_source") => ZeroResults::UseSource,
             _ => ZeroResults::ReturnEmpty,
@@ -69,6 +70,13 @@ pub(in super::super) fn read_time_column(item: &Node) -> Option<TimeColumn> {
         _ => TimeFormat::Timestamp,
     };
     Some(TimeColumn { name: text(item, "time_column")?, format })
+}
+
+pub(in super::super) fn read_access(item: &Node) -> Access {
+    match text(item, "access").as_deref() {
+        Some("read_write") => Access::ReadWrite,
+        _ => Access::Read,
+    }
 }
 
 pub(in super::super) fn read_ready_state(item: &Node) -> ReadyState {
@@ -184,6 +192,14 @@ fn retention(node: &Node) -> Retention {
         period: parsed(node, "retention_period"),
         sql: text(node, "retention_sql"),
         check_interval: parsed(node, "retention_check_interval").unwrap_or(Duration::ZERO),
+    }
+}
+
+fn stream_retention(node: &Node) -> StreamRetention {
+    let params = node.get("params");
+    StreamRetention {
+        time: params.and_then(|params| parsed(params, "stream_retention")),
+        bytes: params.and_then(|params| parsed(params, "stream_retention_bytes")),
     }
 }
 

@@ -25,7 +25,7 @@ const FULL: &str = "    time_column: at
       refresh_retry_max_attempts: 3
       refresh_on_startup: always
       refresh_jitter_enabled: true
-      params: {file_path: data/orders, resident: true}
+      params: {file_path: data/orders, resident: true, stream_retention: 1m, stream_retention_bytes: 8MiB}
       retention_check_enabled: true
       retention_check_interval: 1h
       retention_period: 30d
@@ -66,8 +66,17 @@ fn every_field_is_read() {
     assert_eq!(orders.time_column, Some(time));
     assert_eq!(orders.ready_state, ReadyState::OnRegistration);
     assert_eq!(orders.on_schema_change, SchemaChange::SyncAllColumns);
-    let Acceleration { mode, refresh, retention, on_zero_results, primary_key, indexes, on_conflict, at } =
-        orders.acceleration.unwrap();
+    let Acceleration {
+        mode,
+        refresh,
+        retention,
+        stream,
+        on_zero_results,
+        primary_key,
+        indexes,
+        on_conflict,
+        at,
+    } = orders.acceleration.unwrap();
     let path = Some(Path::new("data/orders").to_owned());
     assert_eq!(mode, Mode::File { create: FileMode::FileUpdate, path, resident: true });
     assert_eq!(refresh.mode, RefreshMode::Append);
@@ -82,6 +91,8 @@ fn every_field_is_read() {
     assert_eq!(retention.period, Some(duration("30d")));
     assert_eq!(retention.sql.as_deref(), Some("DELETE FROM orders WHERE done"));
     assert_eq!(retention.check_interval, duration("1h"));
+    let bytes = Some(ByteSize::new(8 << 20));
+    assert_eq!(stream, StreamRetention { time: Some(duration("1m")), bytes });
     assert_eq!(on_zero_results, ZeroResults::UseSource);
     assert_eq!(primary_key, Some(names(&["site", "id"])));
     let customer = IndexOf { columns: names(&["customer"]), unique: false };
@@ -107,6 +118,7 @@ fn defaults() {
     assert_eq!(refresh.retry, Retry { enabled: true, attempts_max: None });
     assert_eq!(refresh.on_startup, OnStartup::Auto);
     assert!(!acceleration.retention.enabled);
+    assert_eq!(acceleration.stream, StreamRetention { time: None, bytes: None });
     assert_eq!(acceleration.on_zero_results, ZeroResults::ReturnEmpty);
     assert!(acceleration.indexes.is_empty() && acceleration.on_conflict.is_empty());
     assert!(dataset("").acceleration.is_none());
@@ -165,7 +177,7 @@ fn values_of_no_meaning() {
          engine: arow\n      mode: files\n      refresh_mode: apend\n      refresh_check_interval: -1s\n      \
          refresh_cron: every day\n      refresh_sql: ' '\n      refresh_retry_max_attempts: many\n      \
          retention_sql: ''\n      on_zero_results: source\n      primary_key: (a, a)\n      \
-         indexes: {'(a': enabled, b: uniqe, '(b)': enabled}\n      params: {resident: sometimes}\n"
+         indexes: {'(a': enabled, b: uniqe, '(b)': enabled}\n      params: {resident: sometimes, stream_retention: long, stream_retention_bytes: much}\n"
     ));
     insta::assert_snapshot!(said("    acceleration: {refresh_cron: 0 0 31 2 *}\n"));
     let many = accelerated("    acceleration: {refresh_retry_max_attempts: 5000000000}\n");
@@ -257,4 +269,28 @@ fn an_acceptable_lag_is_a_duration_of_a_stream() {
             "    params: {{append_stream_acceptable_lag: {wrong}}}\n    acceleration: {{refresh_mode: append}}\n"
         )));
     }
+}
+
+#[test]
+fn what_is_written_to_is_never_refreshed() {
+    let written =
+        |acceleration: &str| dataset(&format!("    access: read_write\n    acceleration: {acceleration}\n"));
+    let plain = written("{refresh_mode: disabled}");
+    assert_eq!((plain.access, plain.acceleration.unwrap().mode), (Access::ReadWrite, Mode::Memory));
+    let rich = "{refresh_mode: disabled, mode: file, params: {resident: false}, retention_check_enabled: true, \
+                retention_check_interval: 1h, retention_sql: DELETE FROM orders WHERE done}";
+    assert!(written(rich).acceleration.unwrap().retention.enabled);
+    assert_eq!(dataset("    access: read\n").access, Access::Read);
+    assert_eq!(dataset("").access, Access::Read);
+
+    insta::assert_snapshot!(said("    access: read_write\n"));
+    insta::assert_snapshot!(said(
+        "    access: read_write\n    acceleration: {enabled: false, refresh_mode: disabled}\n"
+    ));
+    insta::assert_snapshot!(said("    access: read_write\n    acceleration: {mode: file}\n"));
+    insta::assert_snapshot!(said(
+        "    access: read_write\n    on_schema_change: fail\n    time_column: at\n    acceleration:\n      \
+         mode: file_create\n      refresh_mode: append\n      refresh_sql: SELECT 1\n      \
+         refresh_retry_enabled: false\n      refresh_retry_max_attempts: 3\n      refresh_on_startup: always\n"
+    ));
 }

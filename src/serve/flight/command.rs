@@ -27,8 +27,14 @@ pub(super) fn statement(bytes: &[u8]) -> Result<Request, Status> {
     }
 }
 
-fn flight_sql(bytes: &[u8]) -> Option<Any> {
+/// The Flight SQL command that the bytes hold; none where they are something else.
+pub(super) fn flight_sql(bytes: &[u8]) -> Option<Any> {
     Any::decode(bytes).ok().filter(|any| any.type_url.starts_with(FLIGHT_SQL_TYPES))
+}
+
+/// The command's name without where it is from.
+pub(super) fn name(any: &Any) -> &str {
+    any.type_url.trim_start_matches(FLIGHT_SQL_TYPES)
 }
 
 fn statement_of(any: &Any) -> Result<String, Status> {
@@ -44,7 +50,7 @@ fn statement_of(any: &Any) -> Result<String, Status> {
         let ticket = TicketStatementQuery::decode(&*any.value).map_err(|_| malformed())?;
         return String::from_utf8(ticket.statement_handle.into()).map_err(|_| malformed());
     }
-    let name = any.type_url.trim_start_matches(FLIGHT_SQL_TYPES);
+    let name = name(any);
     Err(Status::unimplemented(format!(
         "Flight SQL {name} is not supported: send the SQL as raw bytes or as CommandStatementQuery"
     )))

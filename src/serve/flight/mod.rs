@@ -1,12 +1,13 @@
 //! The Flight front end: commands and tickets enter, Arrow messages leave.
 //!
-//! Takes raw SQL bytes and Flight SQL's CommandStatementQuery; refuses the rest in words. Views leave as
+//! Takes raw SQL bytes and Flight SQL's CommandStatementQuery, and rows by DoPut; refuses the rest in words. Views leave as
 //! plain strings and binaries, in promised schemas as in streams: `wire` says why.
 
 mod auth;
 mod command;
 mod encode;
 mod exchange;
+mod put;
 mod service;
 mod wire;
 
@@ -23,9 +24,10 @@ use crate::secrets::Secret;
 use crate::task::Scope;
 use auth::Guard;
 use exchange::Exchanges;
+use put::Puts;
 use service::Service;
 
-/// The largest message that a client may send: a statement.
+/// The largest message that a client may send: a statement, or a batch of rows.
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How a Flight listener is protected. The default is neither TLS nor keys.
@@ -40,8 +42,9 @@ pub struct FlightOptions {
 
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOptions, scope: &Scope) {
-    let exchanges = Exchanges::new(scope.clone());
-    let service = FlightServiceServer::new(Service::new(door, Guard::new(options.api_keys), exchanges))
+    let (exchanges, puts) = (Exchanges::new(scope.clone()), Puts::new(scope.clone()));
+    let service = Service::new(door, Guard::new(options.api_keys), exchanges, puts);
+    let service = FlightServiceServer::new(service)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)

@@ -18,6 +18,7 @@ use super::auth::Guard;
 use super::command;
 use super::encode::Encoder;
 use super::exchange::Exchanges;
+use super::put::Puts;
 use super::wire;
 use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
 use crate::serve::{Door, caching, status};
@@ -33,11 +34,12 @@ pub(super) struct Service<D> {
     door: D,
     guard: Guard,
     exchanges: Exchanges,
+    puts: Puts,
 }
 
 impl<D: Door> Service<D> {
-    pub(super) fn new(door: D, guard: Guard, exchanges: Exchanges) -> Self {
-        Self { door, guard, exchanges }
+    pub(super) fn new(door: D, guard: Guard, exchanges: Exchanges, puts: Puts) -> Self {
+        Self { door, guard, exchanges, puts }
     }
 
     /// The statement of a descriptor and the schema that its answer travels in. A path is a table.
@@ -201,9 +203,8 @@ impl<D: Door> FlightService for Service<D> {
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
         self.guard.check(request.metadata())?;
-        Err(Status::unimplemented(
-            "DoPut is not supported: sidewing only reads; write to the upstream itself",
-        ))
+        let answer = self.puts.answer(&self.door, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {

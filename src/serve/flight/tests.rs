@@ -227,11 +227,16 @@ async fn what_is_not_served_is_refused_in_words() {
     let none = client.get_flight_info(FlightDescriptor::default()).await.unwrap_err();
     assert_eq!(none.code(), Code::InvalidArgument);
     let refused = [
-        client.do_put(stream::empty()).await.unwrap_err(),
         client.do_action(Action::new("Cancel", "")).await.unwrap_err(),
         client.poll_flight_info(FlightDescriptor::new_cmd("select 1")).await.unwrap_err(),
     ];
     assert!(refused.iter().all(|status| status.code() == Code::Unimplemented));
+    let empty = client.do_put(stream::empty()).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument);
+    let first = FlightData::new().with_descriptor(FlightDescriptor::new_path(vec!["t".into()]));
+    let refused = client.do_put(stream::iter([first])).await.unwrap_err();
+    let words = "Path doesn't exist or is not writable: t; nothing is written here";
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, words));
     assert!(client.list_actions(Empty {}).await.unwrap().into_inner().next().await.is_none());
 }
 

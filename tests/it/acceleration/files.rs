@@ -20,7 +20,7 @@ fn many(generation: i64) -> Vec<RecordBatch> {
 }
 
 /// A number without any pattern, whose differences have none either.
-fn noise(id: i64) -> i64 {
+pub(super) fn noise(id: i64) -> i64 {
     let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9_u64 as i64);
     mixed ^ (mixed >> 27)

@@ -9,7 +9,7 @@ use crate::support::sidecar::repository_file;
 /// Where a setting is proven.
 #[derive(Debug, Clone, Copy)]
 enum Proof {
-    /// A test of `tests/it/acceleration*` or `tests/it/streams`.
+    /// A test of `tests/it/acceleration*`, `tests/it/streams` or `tests/it/publishing`.
     Test(&'static str),
     /// `check` names it, with this value.
     Refused(&'static str),
@@ -47,6 +47,8 @@ const ACCELERATION: &[(&str, Proof)] = &[
     ("refresh_retry_max_attempts", Test("a_failed_refresh_is_tried_again_as_often_as_is_said")),
     ("refresh_on_startup", Test("a_start_refreshes_what_was_restored_always_or_when_due")),
     ("params", Test("a_table_in_files_is_served_after_a_restart_without_its_upstream")),
+    ("params", Test("stream_retention_bounds_how_long_is_waited_for_a_subscriber")),
+    ("params", Test("stream_retention_bounds_how_much_is_held_for_subscribers")),
     ("retention_period", Test("retention_takes_rows_out_without_the_upstream")),
     ("retention_sql", Test("retention_takes_rows_out_without_the_upstream")),
     ("retention_check_interval", Test("retention_takes_rows_out_without_the_upstream")),
@@ -70,6 +72,7 @@ const ACCELERATION: &[(&str, Proof)] = &[
 
 /// Fields of the dataset itself that say how it is kept.
 const DATASET: &[(&str, Proof)] = &[
+    ("access", Test("rows_that_are_put_are_read_at_once_and_equal_ones_are_kept")),
     ("time_column", Test("an_append_takes_what_is_new_and_nothing_twice")),
     ("time_format", Test("lives_of_a_dataset_hold_what_the_upstream_says")),
     ("ready_state", Test("before_the_first_load_queries_are_refused_or_fall_through")),
@@ -110,7 +113,7 @@ async fn every_field_has_its_proof() {
     let missing: Vec<String> = fields_of_acceleration().await.difference(&known).cloned().collect();
     assert!(missing.is_empty(), "fields without a proof: {missing:?}");
     let mut tests = std::fs::read_to_string(repository_file("tests/it/acceleration.rs")).unwrap();
-    for folder in ["tests/it/acceleration", "tests/it/streams"] {
+    for folder in ["tests/it/acceleration", "tests/it/streams", "tests/it/publishing"] {
         for entry in std::fs::read_dir(repository_file(folder)).unwrap() {
             tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
         }

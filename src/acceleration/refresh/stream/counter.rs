@@ -47,11 +47,6 @@ impl Counter {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Counts at `at` and not before.
-    pub(super) fn at(&mut self, at: Option<Instant>) {
-        self.due = at;
-    }
-
     pub(super) fn ask(&mut self, origin: &Arc<dyn Origin>, rows: u64, unsettled: u64) {
         let origin = Arc::clone(origin);
         let count = async move { origin.count().await }.boxed();

@@ -14,7 +14,6 @@ use crate::upstream::Fit;
 
 use super::super::error::RefreshError;
 use super::super::holder::Holder;
-use super::super::lineage::Bookmark;
 use super::super::progress::Counted;
 use super::super::rows::{Aside, Intake, Onto};
 use super::told::Told;
@@ -111,7 +110,6 @@ impl Desk {
         let layout = self.layout()?;
         let schema = Arc::clone(layout.schema());
         let rows = RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches.into_iter().map(Ok)));
-        let upstream = upstream.map(Bookmark::at).unwrap_or_default();
         let intake = Intake { onto: Onto::Held, upstream, ..Intake::load(layout, Box::pin(rows)) };
         self.held.take(intake).await
     }

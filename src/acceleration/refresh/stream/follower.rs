@@ -17,7 +17,7 @@ use crate::proto::stream::{Frame, Subscribe};
 use crate::upstream::ExchangeMessage;
 
 use super::super::error::RefreshError;
-use super::super::holder::Holder;
+use super::super::holder::{Holder, now};
 use super::super::status::Phase;
 use super::backoff::Backoff;
 use super::confirm::{APART, Confirm};
@@ -32,18 +32,11 @@ use super::told::Told;
 /// How often the state is brought up to date where nothing else does it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the upstream's rows are counted where nothing asks for it.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Checks {
-    /// `refresh_check_interval`; none when it is zero.
-    pub interval: Option<Duration>,
-    pub jitter_max: Duration,
-}
-
 pub(in super::super) struct Follower {
     desk: Desk,
     origin: Arc<dyn Origin>,
-    checks: Checks,
+    /// How often the upstream's rows are counted where nothing asks for it.
+    check_interval: Option<Duration>,
     dice: StdRng,
     backoff: Backoff,
     resumed: Resumed,
@@ -89,7 +82,7 @@ impl Follower {
         held: Holder,
         told: Arc<Told>,
         origin: Arc<dyn Origin>,
-        checks: Checks,
+        check_interval: Option<Duration>,
         seed: u64,
     ) -> Self {
         let mut dice = StdRng::seed_from_u64(seed);
@@ -97,7 +90,7 @@ impl Follower {
         Self {
             desk: Desk::new(held, told),
             origin,
-            checks,
+            check_interval,
             dice,
             backoff: Backoff::default(),
             resumed: Resumed::default(),
@@ -336,9 +329,16 @@ impl Follower {
     }
 
     fn plan_check(&mut self) {
-        let Checks { interval, jitter_max } = self.checks;
-        let jitter = jitter_max.mul_f64(self.dice.random_range(-1.0..=1.0f64).abs());
-        self.next_check = interval.map(|interval| Instant::now() + interval + jitter);
+        let jitter = match self.desk.held.definition.cadence.jitter_max {
+            Some(most) => most,
+            None => self.check_interval.unwrap_or_default() / 10,
+        };
+        let part = self.dice.random_range(-1.0..=1.0f64);
+        let moved = |interval: Duration| match part < 0.0 {
+            true => interval.saturating_sub(jitter.mul_f64(-part)),
+            false => interval.saturating_add(jitter.mul_f64(part)),
+        };
+        self.next_check = self.check_interval.map(|interval| Instant::now() + moved(interval));
     }
 
     /// A refresh that somebody asks for: all rows are compared with the upstream's.
@@ -380,6 +380,8 @@ impl Follower {
     /// Brings the state up to date.
     fn tell(&mut self) {
         let told = &self.desk.told;
+        let lag = told.lag().as_nanos().min(i64::MAX as u128) as i64;
+        self.desk.held.board.publication.known_whole(now().saturating_sub(lag));
         let has_rows = self.desk.held.rows.layout().is_some();
         let health = match (told.is_late(), told.is_whole() && has_rows) {
             (true, _) => Health::Late,

@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use crate::acceleration::store::{Budget, Census, Layout, OnConflict, Role, RowHash, RowHasher, StoreError};
+use crate::acceleration::store::{Budget, Census, Layout, Role, RowHash, RowHasher, StoreError};
 
 /// What is held of the table that is being filled.
 pub(super) struct Ledger {
     hasher: RowHasher,
-    /// A row of a key that is held takes its place: nothing is left out.
-    takes_place: bool,
     held: Census,
     /// Rows that a query brought, whose own copies may still be on their way.
     credits: Census,
@@ -31,15 +29,11 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Schema`] for a type whose values cannot be compared.
     pub(super) fn try_new(layout: &Arc<Layout>, budget: &Budget, seed: u64) -> Result<Self, StoreError> {
-        let key = layout.keys().iter().find_map(|key| match key.role {
-            Role::Primary { on_conflict } => Some((key.columns.clone(), on_conflict)),
-            Role::Unique { .. } | Role::Plain => None,
-        });
-        let all = || (0..layout.schema().fields().len()).collect();
-        let (columns, on_conflict) = key.unwrap_or_else(|| (all(), None));
+        let key = layout.keys().iter().find(|key| matches!(key.role, Role::Primary { .. }));
+        let columns =
+            key.map_or_else(|| (0..layout.schema().fields().len()).collect(), |key| key.columns.clone());
         Ok(Self {
             hasher: RowHasher::try_new(Arc::clone(layout), columns, seed)?,
-            takes_place: on_conflict == Some(OnConflict::Upsert),
             held: Census::new(budget),
             credits: Census::new(budget),
             unsettled: 0,
@@ -84,16 +78,14 @@ impl Ledger {
 
     fn is_new(&mut self, hash: RowHash) -> bool {
         if self.credits.remove(hash) {
-            return self.takes_place;
+            return false;
         }
         if self.held.count(hash) == 0 {
             self.held.add(hash);
             return true;
         }
-        if !self.takes_place {
-            self.unsettled += 1;
-        }
-        self.takes_place
+        self.unsettled += 1;
+        false
     }
 
     /// What is missing here of the next rows of a query: those beyond the number in which they are held.

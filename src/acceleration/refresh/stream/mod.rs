@@ -23,7 +23,7 @@ mod resumed;
 mod stock;
 mod told;
 
-pub(super) use follower::{Checks, Follower};
+pub(super) use follower::Follower;
 pub(super) use origin::Remote;
 pub use told::StreamStatus;
 pub(super) use told::Told;

@@ -14,12 +14,14 @@ use super::origin::Messages;
 
 /// So many KiB of messages wait at most, and one message more.
 const KIB_MAX: usize = 32 << 10;
+/// So many of them, however small.
+const WAITING_MAX: usize = 16 << 10;
 /// So many messages are applied together, at most.
 const GROUP_MAX: usize = 1024;
 
 /// The end that is read from.
 pub(super) struct Queue {
-    arrived: mpsc::UnboundedReceiver<Item>,
+    arrived: mpsc::Receiver<Item>,
 }
 
 struct Item {
@@ -46,16 +48,16 @@ pub(super) enum End {
 
 /// The queue, and what fills it for as long as it is polled.
 pub(super) fn queue(messages: Messages) -> (Queue, impl Future<Output = ()> + Send) {
-    let (sender, arrived) = mpsc::unbounded_channel();
+    let (sender, arrived) = mpsc::channel(WAITING_MAX);
     let space = Arc::new(Semaphore::new(KIB_MAX));
     (Queue { arrived }, fill(messages, sender, space))
 }
 
-async fn fill(mut messages: Messages, sender: mpsc::UnboundedSender<Item>, space: Arc<Semaphore>) {
+async fn fill(mut messages: Messages, sender: mpsc::Sender<Item>, space: Arc<Semaphore>) {
     while let Some(message) = messages.next().await {
         let kib = message.as_ref().map_or(0, |message| message.bytes.div_ceil(1024)).min(KIB_MAX);
         let place = Arc::clone(&space).acquire_many_owned(kib as u32).await.ok();
-        if sender.send(Item { message, place }).is_err() {
+        if sender.send(Item { message, place }).await.is_err() {
             return;
         }
     }

@@ -61,8 +61,6 @@ pub(super) struct Stock {
     confirm: Confirm,
     /// The generation aside may have fewer rows than are held: that was confirmed.
     may_shrink: bool,
-    /// The upstream has so many rows more than keys.
-    surplus: u64,
     last_row: Instant,
     /// Since when the counts differ.
     apart: Option<Instant>,
@@ -109,7 +107,6 @@ impl Stock {
             repair_after: now,
             confirm: Confirm::default(),
             may_shrink: false,
-            surplus: 0,
             last_row: now,
             apart: None,
             agreements: 0,
@@ -136,7 +133,7 @@ impl Stock {
 
     /// What was put aside is gone, or belongs to other columns.
     pub(super) fn forget(&mut self) {
-        (self.ledger, self.trusts, self.surplus, self.may_shrink) = (None, false, 0, false);
+        (self.ledger, self.trusts, self.may_shrink) = (None, false, false);
     }
 
     /// All rows are to be compared now.
@@ -312,7 +309,7 @@ impl Stock {
     }
 
     fn rows(&self, desk: &Desk) -> u64 {
-        self.ledger.as_ref().map_or_else(|| desk.held_rows(), Ledger::rows) + self.surplus
+        self.ledger.as_ref().map_or_else(|| desk.held_rows(), Ledger::rows)
     }
 
     fn unsettled(&self) -> u64 {
@@ -392,7 +389,8 @@ impl Stock {
     async fn whole(&mut self, desk: &mut Desk, at: Instant, rows: u64) -> Result<(), RefreshError> {
         let shrinks = desk.is_aside() && desk.holds_same() && rows < desk.held_rows();
         if shrinks && !self.may_shrink && !self.confirm.is_believed(rows, Instant::now()) {
-            return Ok(self.doubt(desk, rows));
+            self.doubt(desk, rows);
+            return Ok(());
         }
         self.confirm.forget();
         self.may_shrink = false;
@@ -418,7 +416,8 @@ impl Stock {
     async fn fewer(&mut self, desk: &mut Desk, upstream: u64) -> Result<(), RefreshError> {
         self.agreements = 0;
         if !self.confirm.is_believed(upstream, Instant::now()) {
-            return Ok(self.doubt(desk, upstream));
+            self.doubt(desk, upstream);
+            return Ok(());
         }
         let (dataset, held) = (desk.held.name(), desk.held_rows());
         tracing::warn!(%dataset, held, upstream, "the upstream has fewer rows than are held, and is followed");
@@ -477,7 +476,6 @@ impl Stock {
             ledger.settle(repair.unsettled);
         }
         desk.told.repeated(repair.unsettled);
-        self.surplus = upstream.saturating_sub(held);
         self.apart = None;
         if self.unsettled() > 0 {
             self.count_soon();

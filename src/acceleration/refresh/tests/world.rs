@@ -339,6 +339,7 @@ impl World {
             mode: Mode::File,
             residence: Residence::Memory,
             definition: "of the test".to_owned(),
+            adopts: None,
             memory_bytes_max: None,
         };
         let opened = self.sim.open_folder(settings).await.unwrap();

@@ -124,7 +124,7 @@ impl Beside {
 /// The names of the key's columns in each row; NULL where there is no key.
 fn keys(key: Option<&[String]>, rows: usize) -> Result<ArrayRef, ArrowError> {
     let Some(key) = key else { return Ok(new_null_array(&DataType::List(item()), rows)) };
-    let names = (0..rows).flat_map(|_| key.iter());
+    let names = (0..rows * key.len()).map(|at| &key[at % key.len()]);
     let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
     let offsets = OffsetBuffer::from_repeated_length(key.len(), rows);
     Ok(Arc::new(ListArray::try_new(item(), offsets, names, None)?))

@@ -80,12 +80,12 @@ fn until_stopped(
         let stop = stop.clone();
         async move {
             let mut messages = messages?;
-            let next = stop.run_until_cancelled(messages.recv()).await;
-            match next {
+            match stop.run_until_cancelled(messages.recv()).await {
+                Some(Some(Ok(message))) => Some((Ok(message), Some(messages))),
+                Some(Some(Err(status))) => Some((Err(status), None)),
                 // The pump ends with the process as well, perhaps first.
-                None => Some((Err(stopping()), None)),
-                Some(None) if stop.is_cancelled() => Some((Err(stopping()), None)),
-                Some(next) => next.map(|next| (next, Some(messages))),
+                Some(None) if !stop.is_cancelled() => Some((Err(broken_off()), None)),
+                Some(None) | None => Some((Err(stopping()), None)),
             }
         }
     })
@@ -102,6 +102,11 @@ fn refusal(error: &SubscribeError) -> Status {
 
 fn stopping() -> Status {
     Status::unavailable("sidewing is shutting down; subscribe again")
+}
+
+/// A pump that failed has said nothing: its stream must not look as if it had come to an end.
+fn broken_off() -> Status {
+    Status::internal("the stream has broken off; subscribe again")
 }
 
 fn crowded() -> Status {
