@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::acceleration::Publication;
+use crate::acceleration::Retention;
 use crate::acceleration::disk::tests::sim::{EIO, ENOSPC, Fault, Sim};
 use crate::acceleration::disk::{Findings, Mode, Residence, SOLE_COPY, Settings};
 use crate::acceleration::store::{Budget, Key, Layout, Role};
@@ -146,13 +148,14 @@ impl World {
         let opened = sim.open_folder(settings).await.unwrap();
         assert_eq!(opened.findings, Findings::default());
         let name = layout.name().clone();
+        let publication = Publication::new(name.clone(), Retention::default());
         let mut rows = match kind.residence {
             Residence::Memory => {
-                Rows::Resident(Resident::new(name.clone(), budget.clone(), Some(opened.folder)))
+                Rows::Resident(Resident::new(name.clone(), budget.clone(), Some(opened.folder), publication))
             }
             Residence::Files => {
                 let context = SessionContext::new();
-                Rows::Filed(Filed::new(name.clone(), budget.clone(), opened.folder, context))
+                Rows::Filed(Filed::new(name.clone(), budget.clone(), opened.folder, context, publication))
             }
         };
         match opened.restored {
