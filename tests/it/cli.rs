@@ -67,6 +67,9 @@ fn masked(line: &str) -> String {
         rest = untimed.unwrap_or(after);
     }
     shown.push_str(rest);
+    if let Some((before, _)) = shown.split_once("held here: ") {
+        shown = format!("{before}held here: ...");
+    }
     if let Some((before, _)) = shown.split_once(" over TCP: ") {
         shown = format!("{before} over TCP: ...");
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use arrow::util::pretty::pretty_format_batches;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -62,6 +63,17 @@ ORDER BY flag, status",
 const KEPT: &str = "SELECT count(*) AS items, max(l_shipdate) AS last FROM lineitem";
 const NOT_KEPT: &str = "SELECT count(*) AS orders FROM orders";
 
+/// Asked of the table that grows.
+const HELD: &str = "SELECT count(*) AS readings FROM readings";
+/// Readings are numbered from zero on.
+const IS_WHOLE: &str =
+    "SELECT count(*) = max(id) + 1 AS none_missing, count(*) = count(DISTINCT id) AS none_twice
+FROM readings";
+/// How many rows a person waits for.
+const SEEN_GROWING: i64 = 2;
+const GROW_WAIT_MAX: Duration = Duration::from_secs(60);
+const GROW_POLL: Duration = Duration::from_millis(20);
+
 /// Asks all and prints what a person wants to see.
 ///
 /// # Errors
@@ -93,7 +105,7 @@ pub(super) async fn all(addresses: Addresses) -> Result<(), Failure> {
 /// # Errors
 /// What is kept here is not answered, or what is not kept is.
 pub(super) async fn without_upstream(addresses: Addresses) -> Result<(), Failure> {
-    say!("{}. The upstream is stopped: what is kept here is answered all the same\n", QUERIES.len() + 1);
+    say!("{}. The upstream is stopped: what is kept here is answered all the same\n", QUERIES.len() + 2);
     say!("{}\n", indented(KEPT));
     say!("{}\n", indented(over_http(addresses, KEPT).await?.trim_end()));
     say!("   What is not kept says so within seconds, and heals by itself:\n");
@@ -104,6 +116,59 @@ pub(super) async fn without_upstream(addresses: Addresses) -> Result<(), Failure
             say!("{}\n", indented(error.to_string().trim_end()));
             Ok(())
         }
+    }
+}
+
+/// Shows that rows are here as they are made.
+///
+/// # Errors
+/// The table is not answered, or does not grow.
+pub(super) async fn growing(addresses: Addresses) -> Result<(), Failure> {
+    say!("{}. A dataset that is followed as it grows (refresh_mode: append)\n", QUERIES.len() + 1);
+    say!("{}\n", indented(HELD));
+    let (first, begun) = (held(addresses).await?, Instant::now());
+    let later = held_beyond(addresses, first + SEEN_GROWING - 1).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    say!(
+        "   held here: {first} readings, {seconds:.1} s later {later}; nobody asked the upstream for them\n"
+    );
+    Ok(())
+}
+
+/// Shows that nothing is missing of what was made while the upstream was away, and nothing is there twice.
+///
+/// # Errors
+/// The stream does not go on after the `before` rows that were held.
+pub(super) async fn caught_up(addresses: Addresses, before: i64) -> Result<(), Failure> {
+    held_beyond(addresses, before).await?;
+    say!("   So is the stream of readings, which goes on where it was:\n");
+    say!("{}\n", indented(IS_WHOLE));
+    say!("{}\n", indented(over_http(addresses, IS_WHOLE).await?.trim_end()));
+    Ok(())
+}
+
+/// How many readings the sidecar holds.
+///
+/// # Errors
+/// They are not answered.
+pub(super) async fn held(addresses: Addresses) -> Result<i64, Failure> {
+    let batches = over_flight(addresses, HELD).await?;
+    let batch = batches.iter().find(|batch| batch.num_rows() == 1).ok_or("no count was answered")?;
+    Ok(batch.column(0).as_primitive::<Int64Type>().value(0))
+}
+
+/// Waits until more than `rows` are held.
+async fn held_beyond(addresses: Addresses, rows: i64) -> Result<i64, Failure> {
+    let begun = Instant::now();
+    loop {
+        let now = held(addresses).await?;
+        if now > rows {
+            return Ok(now);
+        }
+        if begun.elapsed() > GROW_WAIT_MAX {
+            return Err(format!("the readings do not grow: {now} are held").into());
+        }
+        tokio::time::sleep(GROW_POLL).await;
     }
 }
 

@@ -1,10 +1,12 @@
 //! `sidewing demo`: the whole of it on one machine, without a network.
 //!
-//! An upstream of its own runs as a second process (TPC-H over TLS, a private CA and an API key made on
-//! the spot); a sidecar runs here on a spicepod in a temporary directory, and keeps one of its tables; queries are
-//! asked over HTTP and Flight and shown with what went upstream, and once without the upstream. Then it keeps serving.
+//! An upstream of its own runs as a second process (TPC-H and a table that grows, over TLS, a private CA and an API key
+//! made on the spot); a sidecar runs here on a spicepod in a temporary directory, keeps one of the tables and follows
+//! the one that grows; queries are asked over HTTP and Flight and shown with what went upstream, and once without the
+//! upstream. Then it keeps serving.
 
 mod ask;
+mod live;
 pub mod tpch;
 mod upstream;
 
@@ -94,6 +96,7 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     print_addresses(&name, app.addresses);
     wait_ready(&app).await?;
     ask::all(app.addresses).await?;
+    ask::growing(app.addresses).await?;
     let demo = outage(Demo { app, upstream, endpoint, dir }, args.scale).await?;
     print_commands(demo.app.addresses);
     Ok(demo)
@@ -134,7 +137,7 @@ fn write_spicepod(dir: &Path, endpoint: &str) -> Result<std::path::PathBuf, Fail
         "version: v1\nkind: Spicepod\nname: demo\n\nsecrets:\n  - from: env\n    name: env\n    params:\n      file_path: {}\n\ndatasets:\n",
         dir.join(upstream::KEY_FILE).display(),
     );
-    for table in tpch::TABLES {
+    for table in tpch::TABLES.into_iter().chain([live::NAME]) {
         pod.push_str(&format!(
             "  - from: spice.ai:{endpoint}\n    name: {table}\n    params:\n      spiceai_api_key: ${{secrets:{}}}\n      spiceai_tls_ca_certificate_file: {}\n",
             upstream::KEY_NAME,
@@ -142,6 +145,9 @@ fn write_spicepod(dir: &Path, endpoint: &str) -> Result<std::path::PathBuf, Fail
         ));
         if table == KEPT {
             pod.push_str("    acceleration:\n      enabled: true\n");
+        }
+        if table == live::NAME {
+            pod.push_str("    acceleration:\n      enabled: true\n      refresh_mode: append\n");
         }
     }
     pod.push_str(
@@ -175,22 +181,24 @@ async fn or_free(wanted: SocketAddr) -> SocketAddr {
 async fn wait_ready(app: &App) -> Result<(), Failure> {
     let datasets = states::wait_ready(&app.engine, &mut Screen::new(), READY_MAX).await?;
     say!("  {} datasets and views ready", datasets.len());
-    for (dataset, kept) in
-        datasets.iter().filter_map(|dataset| Some((dataset, dataset.acceleration.as_ref()?)))
-    {
-        say!("  {} is kept here: {}", dataset.name, states::held(kept));
+    let kept = datasets.iter().find(|dataset| dataset.name.to_string() == KEPT);
+    if let Some(kept) = kept.and_then(|dataset| dataset.acceleration.as_ref()) {
+        say!("  {KEPT} is kept here: {}", states::held(kept));
     }
+    say!("  {} is followed as it grows", live::NAME);
     say!();
     Ok(())
 }
 
 /// Stops the upstream, asks what is kept here and what is not, and starts it again where it was.
 async fn outage(mut demo: Demo, scale: f64) -> Result<Demo, Failure> {
+    let held = ask::held(demo.app.addresses).await?;
     demo.upstream.kill().await?;
     ask::without_upstream(demo.app.addresses).await?;
     let (upstream, endpoint) = start_upstream(demo.dir.path(), scale, Some(&demo.endpoint)).await?;
     states::wait_ready(&demo.app.engine, &mut Screen::new(), READY_MAX).await?;
     say!("   The upstream is back, and orders with it.\n");
+    ask::caught_up(demo.app.addresses, held).await?;
     Ok(Demo { upstream, endpoint, ..demo })
 }
 
@@ -201,6 +209,10 @@ fn print_commands(addresses: Addresses) {
     say!("  curl -X POST http://{http}/v1/sql -H 'Accept: text/csv' -d 'SELECT * FROM region'");
     say!(
         "  curl -X POST http://{http}/v1/sql -H 'Accept: text/plain' -d 'EXPLAIN SELECT count(*) FROM orders'"
+    );
+    say!(
+        "  curl -X POST http://{http}/v1/sql -d 'SELECT count(*), max(at) FROM {}'   # again and again",
+        live::NAME
     );
     say!("  sidewing status --http {http}");
     say!("  sidewing refresh {KEPT} --http {http}");

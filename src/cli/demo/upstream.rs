@@ -1,4 +1,5 @@
-//! `sidewing demo-upstream`: TPC-H data behind TLS and an API key, a Flight server to try a sidecar on.
+//! `sidewing demo-upstream`: TPC-H data and a table that grows behind TLS and an API key, a Flight server to try a
+//! sidecar on.
 //!
 //! The certificates and the key are made on the spot and written to a directory: `ca.pem` and
 //! `core.env` (`CORE_API_KEY=…`), which is all that a sidecar needs to know. A later start on the same
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::MemTable;
+use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -30,7 +31,8 @@ use crate::telemetry::{self, Verbosity};
 
 use super::super::fail;
 use super::super::signals::StopSignals;
-use super::tpch;
+use super::live::{self, Live};
+use super::{Failure, tpch};
 
 /// The file with the CA certificate, for `spiceai_tls_ca_certificate_file`.
 pub(super) const CA_FILE: &str = "ca.pem";
@@ -68,17 +70,21 @@ pub(crate) async fn run(args: UpstreamArgs) -> ExitCode {
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let listener = TcpListener::bind(args.flight).await?;
     let address = listener.local_addr()?;
-    let door = TpchDoor::try_new(args.scale)?;
+    let live = Arc::new(Live::try_new(&args.dir)?);
+    let door = DemoDoor::try_new(args.scale, Arc::clone(&live))?;
     let tls = certificates(&args.dir, &args.names)?;
     let key = make_key(&args.dir)?;
     let scope = Scope::new();
     let options = FlightOptions { tls: Some(Arc::new(tls)), api_keys: vec![key] };
+    scope.spawn("readings", async move {
+        if let Err(error) = live.grow().await {
+            tracing::warn!(%error, "the table grows no more");
+        }
+    });
     let serving = scope.clone();
     scope.spawn_draining("flight", async move {
         serve::flight::serve(listener, door, options, &serving).await;
@@ -162,15 +168,16 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Answers SQL over the TPC-H tables, held in memory.
+/// Answers SQL over the TPC-H tables and the one that grows, held in memory.
 #[derive(Clone)]
-struct TpchDoor {
+struct DemoDoor {
     context: SessionContext,
     tables: Arc<Vec<(&'static str, SchemaRef)>>,
+    live: Arc<Live>,
 }
 
-impl TpchDoor {
-    fn try_new(scale: f64) -> Result<Self, Failure> {
+impl DemoDoor {
+    fn try_new(scale: f64, live: Arc<Live>) -> Result<Self, Failure> {
         let config = SessionConfig::new().with_information_schema(true);
         let context = SessionContext::new_with_config(config);
         let mut tables = Vec::new();
@@ -179,7 +186,9 @@ impl TpchDoor {
             context.register_table(name, Arc::new(table))?;
             tables.push((name, schema));
         }
-        Ok(Self { context, tables: Arc::new(tables) })
+        context.register_table(live::NAME, Arc::clone(live.table()) as Arc<dyn TableProvider>)?;
+        tables.push((live::NAME, Arc::clone(live.schema())));
+        Ok(Self { context, tables: Arc::new(tables), live })
     }
 
     async fn frame(&self, sql: &str) -> Result<datafusion::dataframe::DataFrame, QueryError> {
@@ -193,7 +202,7 @@ fn refused(error: DataFusionError) -> QueryError {
     QueryError::Invalid { message: error.strip_backtrace() }
 }
 
-impl Door for TpchDoor {
+impl Door for DemoDoor {
     async fn run(&self, request: Request) -> Result<Answer, QueryError> {
         let stream = self.frame(&request.sql).await?.execute_stream().await.map_err(refused)?;
         let schema = stream.schema();
@@ -213,9 +222,12 @@ impl Door for TpchDoor {
             .ok_or_else(|| QueryError::NotFound { message: format!("table `{name}` not found") })
     }
 
-    /// Its tables never change: there is nothing to follow.
+    /// The other tables never change: there is nothing to follow.
     fn publication(&self, path: &[String]) -> Result<Arc<Publication>, SubscribeError> {
         let name = path.join(".");
+        if name == live::NAME {
+            return Ok(Arc::clone(self.live.publication()));
+        }
         let known =
             self.tables.iter().find(|(table, _)| *table == name).and_then(|(table, _)| table.parse().ok());
         Err(match known {
