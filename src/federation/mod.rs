@@ -16,6 +16,7 @@ mod rewrite;
 mod route;
 mod rows;
 mod scan;
+mod stream;
 mod supervise;
 mod table;
 

@@ -113,7 +113,7 @@ impl Drop for Turn {
 impl Federation {
     /// Sees to it that the row counts that `plan`'s joins hang on are known or asked for. Waits a little for
     /// those that nobody has asked for before.
-    pub async fn count_rows(&self, plan: &LogicalPlan) {
+    pub async fn estimate_rows(&self, plan: &LogicalPlan) {
         if !self.inner.push_down {
             return;
         }

@@ -172,6 +172,12 @@ pub(super) fn count_sql(table: &RemoteTableName) -> String {
     format!("SELECT count(*) FROM {}", remote_sql(table))
 }
 
+/// The same under an `alias` for its column: an upstream that caches results by their plans has none for an alias that
+/// was never used.
+pub(super) fn count_as_sql(table: &RemoteTableName, alias: &str) -> String {
+    format!("SELECT count(*) AS {} FROM {}", quoted(alias), remote_sql(table))
+}
+
 /// The upstream's name of a table, every part quoted.
 pub(super) fn remote_sql(table: &RemoteTableName) -> String {
     table.parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".")

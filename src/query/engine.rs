@@ -43,7 +43,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Engine {
     pub(super) federation: Federation,
-    acceleration: Acceleration,
+    pub(super) acceleration: Acceleration,
     options: Options,
     pub(super) running: Admission,
     /// Statements that are only planned, for their schema. A queue of its own: a client may ask for a schema in the
@@ -185,8 +185,7 @@ impl Engine {
     /// [`QueryError::NotFound`] for an unknown name.
     pub async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {
         let Some(status) = self.find(path) else {
-            let name = path.join(".");
-            return Err(QueryError::NotFound { message: format!("table `{name}` not found") });
+            return Err(QueryError::NotFound { message: format!("table `{}` not found", path.join(".")) });
         };
         if let Some(schema) = status.state.schema() {
             return Ok(Arc::clone(schema));
@@ -198,11 +197,11 @@ impl Engine {
         Err(not_ready(&status.name, status.endpoint, reason))
     }
 
-    fn find(&self, path: &[String]) -> Option<Status> {
+    /// The dataset or view that these parts name, as they are written or in small letters.
+    pub(super) fn find(&self, path: &[String]) -> Option<Status> {
         let name = path.join(".");
-        let lower: Vec<String> =
-            name.split('.').map(|part| part.trim_matches('"').to_ascii_lowercase()).collect();
         let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
+        let lower: Vec<String> = exact.iter().map(|part| part.to_ascii_lowercase()).collect();
         self.federation.find(&exact).or_else(|| self.federation.find(&lower))
     }
 
@@ -296,7 +295,7 @@ impl Engine {
         let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
         if !matches!(plan, LogicalPlan::Explain(_)) {
-            self.federation.count_rows(&plan).await;
+            self.federation.estimate_rows(&plan).await;
         }
         let plan = physical_plan(&plan, &state, joins).await.map_err(from_datafusion)?;
         Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes, pins })

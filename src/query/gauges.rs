@@ -66,6 +66,11 @@ fn figures(kept: &Status) -> Vec<(&'static str, f64)> {
     // How far the last refresh went, not how old the rows are: that is `ingestion_lag`.
     let lag = before.zip(after).map(|(before, after)| after - before);
     figures.extend(lag.map(|lag| ("dataset_acceleration_refresh_lag_ms", lag)));
+    figures.extend(
+        kept.stream
+            .iter()
+            .map(|stream| ("append_stream_connected", f64::from(u8::from(stream.is_connected)))),
+    );
     figures.extend(kept.lag().map(|lag| ("dataset_acceleration_ingestion_lag_ms", lag.as_secs_f64() * 1e3)));
     figures
 }

@@ -12,6 +12,7 @@ mod limits;
 mod planning;
 mod readiness;
 mod statement;
+mod subscribe;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,13 +25,17 @@ use futures::Stream;
 use crate::acceleration;
 use crate::name::{DatasetName, QueryId};
 
-pub use crate::acceleration::{Ask, AskError, AskMode, PutError, Stored, Writer};
+pub use crate::acceleration::{
+    Ask, AskError, AskMode, Publication, PutError, Standing, Stored, StreamEnd, StreamEvent, Subscription,
+    Writer,
+};
 pub use admission::QueueOptions;
 pub use cache::{CacheWishes, ClientKey, Principal, ResultsCache, Scope};
 pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use limits::STACK_SIZE;
 pub use readiness::Readiness;
+pub use subscribe::SubscribeError;
 
 /// The parameters of a statement: `$1, $2`, `?`, or `$name`.
 #[derive(Debug, Clone, Default)]

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Door;
 use crate::name::QueryId;
-use crate::query::{Answer, DatasetState, DatasetStatus, QueryError, Request};
+use crate::query::{Answer, DatasetState, DatasetStatus, Publication, QueryError, Request, SubscribeError};
 use crate::task::Scope;
 use crate::upstream::{ErrorKind, Step, UpstreamError};
 
@@ -27,6 +27,7 @@ pub(super) struct Fake {
     context: SessionContext,
     scripts: HashMap<String, Script>,
     pub(super) datasets: Vec<DatasetStatus>,
+    publications: Vec<Arc<Publication>>,
 }
 
 impl Fake {
@@ -42,6 +43,12 @@ impl Fake {
             is_view: false,
             acceleration: None,
         });
+        self
+    }
+
+    /// A dataset that can be subscribed to.
+    pub(super) fn publishing(mut self, publication: &Arc<Publication>) -> Self {
+        self.publications.push(Arc::clone(publication));
         self
     }
 
@@ -145,5 +152,11 @@ impl Door for Fake {
 
     fn datasets(&self) -> Vec<DatasetStatus> {
         self.datasets.clone()
+    }
+
+    fn publication(&self, path: &[String]) -> Result<Arc<Publication>, SubscribeError> {
+        let name = path.join(".");
+        let found = self.publications.iter().find(|known| known.dataset().to_string() == name);
+        found.cloned().ok_or(SubscribeError::Unknown(name))
     }
 }

@@ -13,10 +13,14 @@ pub mod http;
 pub mod metrics;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::query::{Answer, Ask, AskError, DatasetStatus, Engine, PutError, QueryError, Request, Writer};
+use crate::query::{
+    Answer, Ask, AskError, DatasetStatus, Engine, Publication, PutError, QueryError, Request, SubscribeError,
+    Writer,
+};
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {
@@ -31,6 +35,11 @@ pub trait Door: Clone + Send + Sync + 'static {
 
     /// Every dataset and view with its state.
     fn datasets(&self) -> Vec<DatasetStatus>;
+
+    /// What subscribers of a dataset follow, by the parts of its name; a door without any knows none.
+    fn publication(&self, path: &[String]) -> Result<Arc<Publication>, SubscribeError> {
+        Err(SubscribeError::Unknown(path.join(".")))
+    }
 
     /// Asks for a refresh of an accelerated dataset, and returns its number; a door without any refuses.
     fn refresh(&self, dataset: &str, _ask: Ask) -> Result<u64, AskError> {
@@ -64,6 +73,10 @@ impl Door for Engine {
 
     fn datasets(&self) -> Vec<DatasetStatus> {
         Engine::datasets(self)
+    }
+
+    fn publication(&self, path: &[String]) -> Result<Arc<Publication>, SubscribeError> {
+        Engine::publication(self, path)
     }
 
     fn refresh(&self, dataset: &str, ask: Ask) -> Result<u64, AskError> {

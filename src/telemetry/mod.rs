@@ -91,6 +91,7 @@ fn describe() {
         "What queries and accelerated data may take together."
     );
     describe_datasets();
+    describe_append_streams();
     metrics::describe_counter!("flight_do_put_rows", "Rows that clients wrote and that are stored.");
     metrics::describe_counter!(
         "flight_do_put_bytes",
@@ -145,6 +146,25 @@ fn describe_datasets() {
     ] {
         metrics::describe_gauge!(format!("dataset_acceleration_{gauge}"), unit, meaning);
     }
+}
+
+fn describe_append_streams() {
+    metrics::describe_gauge!("append_stream_subscribers", "Clients that follow the dataset by DoExchange.");
+    metrics::describe_counter!("append_stream_sent_rows", "Rows that were sent to them.");
+    metrics::describe_counter!(
+        "append_stream_sent_bytes",
+        metrics::Unit::Bytes,
+        "Flight data that was sent to them, without gRPC's framing."
+    );
+    metrics::describe_counter!("append_stream_resumes", "Subscriptions that went on from what was held.");
+    metrics::describe_counter!(
+        "append_stream_snapshots",
+        "Times that a subscriber was sent the dataset from its first row on."
+    );
+    metrics::describe_counter!(
+        "append_stream_data_loss",
+        "Subscribers that were cut off, too slow for stream_retention or stream_retention_bytes."
+    );
 }
 
 fn describe_results_cache() {

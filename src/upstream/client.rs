@@ -195,7 +195,7 @@ impl Upstream {
 
     /// One attempt, made again with a new token when the upstream has forgotten the old one, and on a
     /// quieter connection when it took our pings for an attack: then it was we who cut the call.
-    async fn attempt<T, F, Fut>(&self, step: Step, run: &F) -> Result<T, UpstreamError>
+    pub(super) async fn attempt<T, F, Fut>(&self, step: Step, run: &F) -> Result<T, UpstreamError>
     where
         F: Fn(Session) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, UpstreamError>> + Send,
@@ -212,13 +212,13 @@ impl Upstream {
         run(Session::open(&self.channel, self.limit, step).await?).await
     }
 
-    fn count(&self, name: &'static str, method: &'static str) {
+    pub(super) fn count(&self, name: &'static str, method: &'static str) {
         metrics::counter!(name, "endpoint" => self.endpoint(), "method" => method).increment(1);
     }
 }
 
 /// What gRPC's C++ core says when it ends a connection for its pings.
-fn is_ping_complaint(error: &UpstreamError) -> bool {
+pub(super) fn is_ping_complaint(error: &UpstreamError) -> bool {
     let words = error.message.to_lowercase();
     error.kind == ErrorKind::Unavailable
         && (words.contains("too many pings") || words.contains("too_many_pings"))

@@ -24,6 +24,7 @@ mod retry;
 mod status;
 
 mod client;
+mod exchange;
 mod fit;
 mod flightsql;
 mod reader;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use client::{Planned, Upstream};
 pub use error::{ErrorKind, Step, UpstreamError};
+pub use exchange::{ExchangeMessage, Subscription};
 pub(crate) use fit::{Fit, is_same_but_layout};
 pub use identity::UpstreamId;
 pub use pool::{Pool, PoolOptions};

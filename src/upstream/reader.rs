@@ -50,10 +50,15 @@ impl Received {
 
     /// Adds one message and tells its bytes.
     fn add(&self, message: &FlightData) -> usize {
-        let bytes = message.data_header.len() + message.data_body.len() + message.app_metadata.len();
+        let bytes = message_bytes(message);
         self.0.fetch_add(bytes, Ordering::Relaxed);
         bytes
     }
+}
+
+/// The size of one Flight message as it came, without its descriptor.
+pub(super) fn message_bytes(message: &FlightData) -> usize {
+    message.data_header.len() + message.data_body.len() + message.app_metadata.len()
 }
 
 /// The schema that a FlightInfo promises; `None` when it says nothing.

@@ -69,6 +69,13 @@ impl Session {
         Ok(answer.map_err(|status| self.error("DoGet", &status, false))?.into_inner())
     }
 
+    /// Opens an exchange whose request is one message and then ends.
+    pub async fn do_exchange(&self, first: FlightData) -> Result<Streaming<FlightData>, UpstreamError> {
+        let request = self.request(futures::stream::iter([first]))?;
+        let answer = self.client.clone().do_exchange(request).await;
+        Ok(answer.map_err(|status| self.error("DoExchange", &status, false))?.into_inner())
+    }
+
     fn request<T>(&self, message: T) -> Result<Request<T>, UpstreamError> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();

@@ -34,6 +34,21 @@ impl RemoteTableName {
             }
         }
     }
+
+    /// The dotted name, as paths of Flight descriptors carry it.
+    pub(super) fn reference(&self) -> String {
+        self.parts.iter().map(|part| spelled(part)).collect::<Vec<_>>().join(".")
+    }
+}
+
+/// A part as it is read back from a dotted name: in quotes where it would be taken for something else without.
+fn spelled(part: &str) -> String {
+    let is_plain = part.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    match is_plain {
+        true => part.to_owned(),
+        false => format!("\"{}\"", part.replace('"', "\"\"")),
+    }
 }
 
 /// The first part of a dotted name and what follows it.
@@ -96,7 +111,8 @@ mod tests {
         #[test]
         fn a_quoted_part_is_kept(names in prop::collection::vec("\\PC{1,12}", 1..=3)) {
             let quoted: Vec<_> = names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\""))).collect();
-            prop_assert_eq!(parts(&quoted.join(".")), names);
+            prop_assert_eq!(&parts(&quoted.join(".")), &names);
+            prop_assert_eq!(&parts(&RemoteTableName { parts: names.clone() }.reference()), &names);
         }
 
         #[test]

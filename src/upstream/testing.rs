@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -27,7 +27,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt;
 
 use crate::config::{Access, Connector, Dataset, Origin, Param, ReadyState, SchemaChange, Span, Template};
@@ -129,6 +129,29 @@ pub struct Script {
     pub token: Mutex<String>,
     pub metadata: Mutex<Vec<String>>,
     pub waits: AtomicBool,
+    /// What each DoExchange is sent, in order, before it ends.
+    pub exchange: Mutex<Vec<Sent>>,
+    /// What each DoExchange was asked for.
+    pub asked: Mutex<Vec<Asked>>,
+    /// What GetFlightInfo was asked for.
+    pub statements: Mutex<Vec<String>>,
+}
+
+/// One thing that a DoExchange is sent.
+#[derive(Clone)]
+pub enum Sent {
+    Message(FlightData),
+    Status(Code, &'static str),
+    /// Nothing more, without an end.
+    Silence,
+}
+
+/// The request of a DoExchange, read to its end.
+#[derive(Debug, PartialEq)]
+pub struct Asked {
+    pub path: Vec<String>,
+    pub hello: Bytes,
+    pub messages: usize,
 }
 
 impl Default for Script {
@@ -152,6 +175,9 @@ impl Default for Script {
             token: Mutex::new("token-0".to_owned()),
             metadata: Mutex::default(),
             waits: AtomicBool::new(false),
+            exchange: Mutex::default(),
+            asked: Mutex::default(),
+            statements: Mutex::default(),
         }
     }
 }
@@ -291,7 +317,7 @@ fn rows(from: i64) -> RecordBatch {
     RecordBatch::try_new(rows_schema(), vec![Arc::new(ids), Arc::new(names)]).unwrap()
 }
 
-/// What a statement answers: `big N` one cell of N bytes, `wide N` N batches of a megabyte, `one N` one batch, `empty` none, `bad`, `broken`
+/// What a statement answers: `big N` one cell of N bytes, `wide N` N batches of a megabyte, `one N` one batch, `empty` none, a count of `counted` is 7, `bad`, `broken`
 /// and `missing` fail, anything else two batches.
 fn answer(sql: &str) -> Result<Vec<RecordBatch>, Status> {
     let words: Vec<_> = sql.split_whitespace().collect();
@@ -308,6 +334,10 @@ fn answer(sql: &str) -> Result<Vec<RecordBatch>, Status> {
         }
         ["one", from] => Ok(vec![rows(from.parse().unwrap())]),
         ["empty"] => Ok(Vec::new()),
+        ["SELECT", "count(*)", "AS", alias, "FROM", "\"counted\""] => {
+            let count: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+            Ok(vec![RecordBatch::try_from_iter([(alias.trim_matches('"'), count)]).unwrap()])
+        }
         ["bad"] => Err(Status::invalid_argument("SQL error: nonsense, said hunter2-key")),
         ["broken"] => Err(Status::internal("Error during planning: no")),
         ["missing"] => Err(Status::internal("Error during planning: table 'spice.public.t' not found")),
@@ -410,6 +440,7 @@ impl FlightService for Fake {
     ) -> Result<Response<FlightInfo>, Status> {
         self.enter(&request)?;
         let sql = Self::sql(&request.into_inner().cmd);
+        self.0.statements.lock().unwrap().push(sql.clone());
         let schema = match sql.as_str() {
             "tables" => tables().schema(),
             sql => schema_of(&answer(sql)?),
@@ -477,9 +508,26 @@ impl FlightService for Fake {
 
     async fn do_exchange(
         &self,
-        _: Request<Streaming<FlightData>>,
+        request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(Status::unimplemented(""))
+        self.enter(&request)?;
+        let messages: Vec<_> = request.into_inner().try_collect().await?;
+        let path = messages[0].flight_descriptor.clone().unwrap().path;
+        let hello = messages[0].app_metadata.clone();
+        self.0.asked.lock().unwrap().push(Asked { path, hello, messages: messages.len() });
+        let script = self.0.exchange.lock().unwrap().clone();
+        let sent = futures::stream::iter(script).then(|sent| async {
+            match sent {
+                Sent::Message(message) => Ok(message),
+                Sent::Status(code, words) => Err(Status::new(code, words)),
+                Sent::Silence => std::future::pending().await,
+            }
+        });
+        let guard = Open::enter(&self.0.open);
+        let sent = sent.inspect(move |_| {
+            let _ = &guard;
+        });
+        Ok(Response::new(sent.boxed()))
     }
 
     async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

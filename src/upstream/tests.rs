@@ -2,6 +2,7 @@
 
 mod answers;
 mod auth;
+pub(super) mod exchange;
 mod rules;
 mod tls;
 mod trouble;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray};
 use serde_json::{Value, json};
@@ -61,6 +62,35 @@ async fn pyarrow_writes_and_is_told_what_is_stored() {
     assert_eq!(rows, json!([{"name": "a", "n": 206}, {"name": "b", "n": 103}]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pyarrow_follows_a_dataset() {
+    let Some(python) = required("pyarrow", python_with_pyarrow()) else { return };
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a rather long name"), None]));
+    let upstream = Upstream::builder().table("items", batch([("id", ids), ("name", names)])).start().await;
+    let dataset = Dataset::of("items", &upstream).accelerated("primary_key: id");
+    let sidecar = Sidecar::builder().spicepod(&spicepod(&[dataset], "")).start().await;
+    sidecar.wait_ready().await;
+    let location = format!("grpc://{}", sidecar.flight_addr());
+    let answer = script(&python, "follow.py", &[&location, "items", "3"]).await;
+    assert_eq!(
+        answer["schema"],
+        json!({
+            "op": "string",
+            "primary_keys": "list<item: string not null>",
+            "data": "struct<id: int64, name: string>",
+        })
+    );
+    assert_eq!(
+        answer["changes"],
+        json!([
+            {"op": "t", "primary_keys": null, "data": null},
+            {"op": "r", "primary_keys": ["id"], "data": {"id": 1, "name": "a rather long name"}},
+            {"op": "r", "primary_keys": ["id"], "data": {"id": 2, "name": null}},
+        ])
+    );
+}
+
 fn expected_rows() -> Value {
     json!([
         {"id": 1, "name": "a", "twice": 1.0},
@@ -76,8 +106,9 @@ async fn read(python: &Path, addr: &str, sql: &str) -> Value {
 
 async fn script(python: &Path, name: &str, args: &[&str]) -> Value {
     let script = repository_file("tests/clients/pyarrow").join(name);
-    let output = tokio::process::Command::new(python).arg(script).args(args).output();
-    let output = output.await.expect("python starts");
+    let output = tokio::process::Command::new(python).arg(script).args(args).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("the script ends");
+    let output = output.expect("python starts");
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON from the script")
 }

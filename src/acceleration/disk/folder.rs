@@ -21,7 +21,7 @@ use super::files::{Files, Name};
 use super::io::{Io, Machine};
 use super::shelf::{Encoded, Shelf, put};
 use super::sums::Sums;
-use super::{Commit, DiskError, DiskTable, Opened, Residence, Settings, codec, open};
+use super::{Commit, DiskError, DiskTable, Opened, PinnedChunk, Residence, Settings, codec, open};
 
 /// Chunks that are compressed or verified at a time, at most.
 const WORKERS_MAX: usize = 4;
@@ -94,6 +94,12 @@ impl Folder {
     /// `schema` alone; a changed one needs a new table.
     pub fn table(&self, schema: SchemaRef) -> DiskTable {
         DiskTable::new(schema, Arc::clone(&self.served))
+    }
+
+    /// The chunks of the generation that was served or committed last, in the order of the table, pinned. None before
+    /// there is one.
+    pub fn pinned(&self) -> Option<Vec<PinnedChunk>> {
+        self.served.load().as_ref().map(|files| files.chunks.iter().map(PinnedChunk::new).collect())
     }
 
     /// What is known of a chunk that was written, without reading it.

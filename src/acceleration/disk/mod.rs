@@ -21,6 +21,7 @@ mod folder;
 mod io;
 mod manifest;
 mod open;
+mod pinned;
 mod place;
 mod reader;
 mod shelf;
@@ -40,6 +41,7 @@ use super::chunk_id::ChunkId;
 
 pub(crate) use error::DiskError;
 pub(crate) use folder::{Folder, KnownChunk, Lazy};
+pub(crate) use pinned::PinnedChunk;
 pub(crate) use place::{Roots, folder_of};
 pub(crate) use table::DiskTable;
 

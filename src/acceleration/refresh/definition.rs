@@ -40,6 +40,8 @@ pub(super) struct Definition {
     pub on_change: SchemaChange,
     /// `access: read_write`: rows come from clients, and are not fetched.
     pub is_written: bool,
+    /// It follows its upstream's append stream; then it is never refreshed.
+    pub stream: Option<Stream>,
     /// None in memory mode.
     pub disk: Option<disk::Settings>,
 }
@@ -50,6 +52,15 @@ pub(super) enum Mode {
     Full,
     /// Rows at or after the watermark are added; needs a time column.
     Append,
+}
+
+/// How an append stream is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// How often what is held is compared with the upstream; none: never by time.
+    pub check_interval: Option<Duration>,
+    /// Further behind than this, the dataset is in error.
+    pub acceptable_lag: Duration,
 }
 
 /// A key by the names of its columns.
@@ -82,11 +93,18 @@ impl Definition {
         let Some(acceleration) = &dataset.acceleration else { return Ok(None) };
         let refresh = &acceleration.refresh;
         let mode = match refresh.mode {
-            config::RefreshMode::Append => Mode::Append,
+            config::RefreshMode::Append | config::RefreshMode::Stream(_) => Mode::Append,
             config::RefreshMode::Full | config::RefreshMode::Disabled => Mode::Full,
         };
         let time = dataset.time_column.as_ref().map(|time| (time.name.clone(), time_format(time.format)));
-        if mode == Mode::Append && time.is_none() {
+        let stream = match refresh.mode {
+            config::RefreshMode::Stream(stream) => Some(Stream {
+                check_interval: stream.check_interval.map(|interval| interval.get()),
+                acceptable_lag: stream.acceptable_lag.get(),
+            }),
+            config::RefreshMode::Full | config::RefreshMode::Append | config::RefreshMode::Disabled => None,
+        };
+        if mode == Mode::Append && time.is_none() && stream.is_none() {
             return Err("refresh_mode: append needs a time_column".to_owned());
         }
         let cadence = cadence(refresh)?;
@@ -105,6 +123,7 @@ impl Definition {
             is_awaited: dataset.ready_state == config::ReadyState::OnLoad,
             on_change: dataset.on_schema_change,
             is_written: dataset.access == config::Access::ReadWrite,
+            stream,
             disk: settings(dataset, acceleration, spicepod, data_dir)?,
         }))
     }

@@ -18,6 +18,7 @@ use futures::TryStreamExt;
 
 use crate::acceleration::chunk_id::ChunkId;
 use crate::acceleration::disk::{Chunks, Commit, Folder, KnownChunk, Restored};
+use crate::acceleration::publish::{Piece, Publication, Published};
 use crate::acceleration::store::{Append, Budget, Generation, Layout, Pack, Packer, kept, restored};
 use crate::name::DatasetName;
 use crate::proto::stream::Position;
@@ -42,6 +43,7 @@ pub(super) struct Filed {
     held: Option<Held>,
     /// The last generation that was let go.
     numbered: u64,
+    publication: Arc<Publication>,
 }
 
 /// The generation of now.
@@ -55,9 +57,22 @@ struct Held {
     lineage: Lineage,
 }
 
+/// A generation on its way into files.
+pub(super) struct Files {
+    layout: Arc<Layout>,
+    packer: Packer,
+    chunks: Vec<ChunkId>,
+}
+
 impl Filed {
-    pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Folder, context: SessionContext) -> Self {
-        Self { dataset, budget, folder, context, held: None, numbered: 0 }
+    pub(super) fn new(
+        dataset: DatasetName,
+        budget: Budget,
+        folder: Folder,
+        context: SessionContext,
+        publication: Arc<Publication>,
+    ) -> Self {
+        Self { dataset, budget, folder, context, held: None, numbered: 0, publication }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -87,6 +102,7 @@ impl Filed {
 
     pub(super) fn forget(&mut self) {
         self.numbered = self.held.take().map_or(self.numbered, |held| held.number);
+        self.publication.withdraw();
     }
 
     pub(super) fn restore(
@@ -97,7 +113,7 @@ impl Filed {
     ) -> Result<(), RefreshError> {
         if let Chunks::Files(chunks) = held.chunks {
             let (layout, number, watermark) = (Arc::new(layout), held.number, held.watermark);
-            self.held = Some(Held { layout, number, watermark, chunks, lineage });
+            self.show(Held { layout, number, watermark, chunks, lineage });
         }
         Ok(())
     }
@@ -115,7 +131,7 @@ impl Filed {
             _ => (self.loaded(intake.layout, intake.rows, intake.dropped).await.map(Some), false),
         };
         let Some(next) = self.or_abandon(next).await? else { return Ok(()) };
-        let next = self.continued(next, intake.upstream.get());
+        let next = self.continued(next, intake.upstream);
         self.seal(next).await?;
         if is_append && let Err(error) = self.compact().await {
             tracing::warn!(dataset = %self.dataset, %error, "small files are not joined");
@@ -156,13 +172,55 @@ impl Filed {
         rows: SendableRecordBatchStream,
         dropped: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Held, RefreshError> {
-        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
-        let mut packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
-        let mut chunks = Vec::new();
+        let packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
+        let mut files = Files { layout, packer, chunks: Vec::new() };
         let mut groups = grouped(&self.dataset, rows);
         while let Some(group) = groups.try_next().await? {
-            packer = self.pack(packer, group, &mut chunks).await?;
+            files = self.packed(files, group).await?;
         }
+        self.whole(files).await
+    }
+
+    pub(super) async fn begin(&self, layout: Arc<Layout>) -> Result<Files, RefreshError> {
+        Folder::check(layout.schema()).await.map_err(self.disk())?;
+        let packer = Packer::new(Arc::clone(&layout), Vec::new(), self.budget.clone());
+        Ok(Files { layout, packer, chunks: Vec::new() })
+    }
+
+    pub(super) async fn add(
+        &mut self,
+        files: Files,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Files, RefreshError> {
+        let more = self.packed(files, batches).await;
+        self.or_abandon(more).await
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        files: Files,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        let next = self.whole(files).await;
+        let next = self.or_abandon(next).await?;
+        let next = self.continued(next, upstream);
+        self.seal(next).await
+    }
+
+    /// What was written since the last generation is removed.
+    pub(super) async fn abandon(&mut self) -> Result<(), RefreshError> {
+        self.folder.abandon().await.map_err(self.disk())
+    }
+
+    async fn packed(&mut self, files: Files, batches: Vec<RecordBatch>) -> Result<Files, RefreshError> {
+        let Files { layout, packer, mut chunks } = files;
+        let packer = self.pack(packer, batches, &mut chunks).await?;
+        Ok(Files { layout, packer, chunks })
+    }
+
+    async fn whole(&mut self, files: Files) -> Result<Held, RefreshError> {
+        let Files { layout, packer, mut chunks } = files;
+        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
         let watermark = packer.watermark();
         self.rest(packer, &mut chunks).await?;
         Ok(Held { layout, number, watermark, chunks, lineage: Lineage::begin(None) })
@@ -336,14 +394,20 @@ impl Filed {
             resume: Some(next.lineage.encode()),
         };
         self.folder.seal(commit, next.chunks.clone()).await.map_err(self.disk())?;
-        self.held = Some(next);
+        self.show(next);
         Ok(())
+    }
+
+    fn show(&mut self, held: Held) {
+        let pieces = self.folder.pinned().into_iter().flatten().map(Piece::file);
+        self.publication.publish(Published::new(held.lineage.epoch, &held.layout, pieces));
+        self.held = Some(held);
     }
 
     /// What was written for nothing is removed.
     async fn or_abandon<T>(&mut self, done: Result<T, RefreshError>) -> Result<T, RefreshError> {
         if done.is_err() {
-            self.folder.abandon().await.map_err(self.disk())?;
+            self.abandon().await?;
         }
         done
     }

@@ -22,13 +22,14 @@ use crate::acceleration::store::{Budget, Layout, OrSource};
 use crate::config::SchemaChange;
 use crate::federation::Federation;
 use crate::name::DatasetName;
+use crate::proto::stream::Position;
 
 use super::definition::Definition;
 use super::error::RefreshError;
 use super::fetch::Fetch;
 use super::filed::Filed;
 use super::resident::Resident;
-use super::rows::{Intake, Rows};
+use super::rows::{Aside, Intake, Rows};
 use super::source::Remote;
 use super::status::{Board, Phase};
 
@@ -57,7 +58,9 @@ impl Holder {
         let pool = &federation.context().runtime_env().memory_pool;
         let budget = Budget::new(definition.name.clone(), pool);
         // In files once the folder is open.
-        let rows = Rows::Resident(Resident::new(definition.name.clone(), budget.clone(), None));
+        let publication = Arc::clone(&board.publication);
+        let rows = Resident::new(definition.name.clone(), budget.clone(), None, publication);
+        let rows = Rows::Resident(rows);
         Self {
             definition,
             federation,
@@ -93,8 +96,10 @@ impl Holder {
         let settings = Settings { memory_bytes_max: self.memory_left(), ..settings };
         let (residence, mode) = (settings.residence, settings.mode);
         let (name, budget) = (self.definition.name.clone(), self.budget.clone());
+        let publication = || Arc::clone(&self.board.publication);
         // A try before this one may hold the folder.
-        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None));
+        self.rows.forget();
+        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None, publication()));
         let opened = Folder::open(settings).await.map_err(RefreshError::disk(&self.definition.name))?;
         if !opened.findings.is_empty() {
             let dataset = &self.definition.name;
@@ -105,8 +110,12 @@ impl Holder {
             self.definition.rules.refreshes_restored = true;
         }
         self.rows = match residence {
-            Residence::Memory => Rows::Resident(Resident::new(name, budget, Some(opened.folder))),
-            Residence::Files => Rows::Filed(Filed::new(name, budget, opened.folder, self.reading())),
+            Residence::Memory => {
+                Rows::Resident(Resident::new(name, budget, Some(opened.folder), publication()))
+            }
+            Residence::Files => {
+                Rows::Filed(Filed::new(name, budget, opened.folder, self.reading(), publication()))
+            }
         };
         let Some(held) = opened.restored else { return Ok(false) };
         match self.restore(held).await {
@@ -157,14 +166,6 @@ impl Holder {
         Fetch::plan(&self.federation, name, sql).await.map_err(self.failed())
     }
 
-    /// Failures among the rows are told to the upstream's keeper too.
-    pub(super) fn reported(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
-        let federation = self.federation.clone();
-        let schema = rows.schema();
-        let rows = rows.inspect_err(move |error| federation.report_scan(error));
-        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
-    }
-
     pub(super) fn failed(&self) -> impl Fn(DataFusionError) -> RefreshError + use<> {
         RefreshError::fetch(&self.definition.name)
     }
@@ -190,6 +191,16 @@ impl Holder {
     /// Makes the next generation of `intake` and shows it.
     pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         self.rows.take(intake).await?;
+        self.show().await
+    }
+
+    /// Shows a generation that was made aside. Its rows end at `upstream` in the stream of their upstream.
+    pub(super) async fn finish(
+        &mut self,
+        aside: Aside,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        self.rows.finish(aside, upstream).await?;
         self.show().await
     }
 
@@ -268,6 +279,17 @@ impl Holder {
             self.federation.await_here(dataset, Some(reason));
         }
     }
+}
+
+/// The same rows; failures among them are told to the upstream's keeper too.
+pub(super) fn reported(
+    federation: &Federation,
+    rows: SendableRecordBatchStream,
+) -> SendableRecordBatchStream {
+    let federation = federation.clone();
+    let schema = rows.schema();
+    let rows = rows.inspect_err(move |error| federation.report_scan(error));
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// Nanoseconds since the epoch.

@@ -4,8 +4,6 @@
 //! Rows of one epoch are numbered in the order in which the table took them. A generation whose chunks begin with those
 //! of the one before only adds to it, so the numbers stay; any other begins an epoch of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::acceleration::chunk_id::ChunkId;
@@ -21,24 +19,6 @@ pub(super) struct Lineage {
     pub epoch: Epoch,
     /// Where in the stream of its upstream the rows end, where they came from such a stream.
     pub upstream: Option<Position>,
-}
-
-/// Where the rows of an intake end in the stream of their upstream: known when the last of them was taken.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Bookmark(Arc<Mutex<Option<Position>>>);
-
-impl Bookmark {
-    pub(super) fn at(position: Position) -> Self {
-        Self(Arc::new(Mutex::new(Some(position))))
-    }
-
-    pub(super) fn set(&self, position: Option<Position>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
-    }
-
-    pub(super) fn get(&self) -> Option<Position> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Lineage {

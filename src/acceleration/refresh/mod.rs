@@ -27,6 +27,7 @@ mod rows;
 mod holder;
 mod keeper;
 pub(crate) mod puts;
+mod stream;
 mod write;
 
 #[cfg(test)]
@@ -40,7 +41,8 @@ use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use tokio::sync::Semaphore;
 
-use crate::config::{Diagnostic, Spicepod};
+use crate::acceleration::publish::{Publication, Retention};
+use crate::config::{self, Diagnostic, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::task::Scope;
@@ -54,6 +56,8 @@ use puts::Puts;
 pub use puts::{PutError, Stored, Writer};
 use status::Board;
 pub use status::{Phase, Status};
+pub use stream::StreamStatus;
+use stream::{Follower, Remote};
 
 /// The accelerated datasets of one spicepod. Cheap to clone.
 #[derive(Clone, Default)]
@@ -82,8 +86,7 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board =
-                        Board::new(dataset.name.clone(), definition.time.is_some(), definition.is_written);
+                    let board = Board::new(&definition, held_for_subscribers(dataset));
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -113,11 +116,19 @@ impl Acceleration {
             let dataset = definition.name.to_string();
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
+            board.publication.announce();
             let puts = board.puts.clone();
-            let held = Holder::new(definition, federation.clone(), board);
-            let keeper = Keeper::new(held, Arc::clone(&loads));
             let stop = scope.token();
-            // It hears of the end itself, to say so.
+            let (stream, told) = (definition.stream, board.stream.clone());
+            let held = Holder::new(definition, federation.clone(), board);
+            // Both hear of the end themselves, to say so.
+            if let (Some(stream), Some(told)) = (stream, told) {
+                let origin = Remote::new(federation.clone(), held.name().clone());
+                let follower = Follower::new(held, told, origin, stream.check_interval, rand::random());
+                scope.spawn_draining("append stream", follower.keep(stop));
+                continue;
+            }
+            let keeper = Keeper::new(held, Arc::clone(&loads));
             scope.spawn_draining("accelerated dataset", async move {
                 let _ends = puts.as_ref().map(Puts::ends_with_this);
                 keeper.keep(stop).await;
@@ -132,6 +143,13 @@ impl Acceleration {
         board.as_ref().map(|board| board.status())
     }
 
+    /// The rows of `name` as a stream; none when it is not accelerated.
+    #[must_use]
+    pub fn publication(&self, name: &DatasetName) -> Option<Arc<Publication>> {
+        let (_, board) = self.inner.datasets.iter().find(|(known, _)| known == name)?;
+        board.as_ref().map(|board| Arc::clone(&board.publication))
+    }
+
     /// Asks for a refresh of `name`: it joins an equal one that waits, and follows one that runs. Its number, by
     /// which [`Status::refreshes`] tells when it has ended.
     ///
@@ -140,6 +158,11 @@ impl Acceleration {
     /// time column, too many refreshes that wait.
     pub fn refresh(&self, name: &str, ask: Ask) -> Result<u64, AskError> {
         let board = self.refreshed(name)?;
+        if board.stream.is_some() && (ask.sql.is_some() || ask.mode == Some(AskMode::Append)) {
+            let message = "the dataset follows an append stream: a refresh compares all of its rows with the upstream's, \
+                           without refresh_sql and refresh_mode";
+            return Err(AskError::Invalid(message.to_owned()));
+        }
         ask.sql.as_deref().map_or(Ok(()), is_query)?;
         if ask.mode == Some(AskMode::Append) && !board.has_time {
             let message = "refresh_mode append needs a time_column of the dataset, to tell what is new";
@@ -154,6 +177,10 @@ impl Acceleration {
     /// As for [`Acceleration::refresh`].
     pub fn set_refresh_sql(&self, name: &str, sql: Option<String>) -> Result<(), AskError> {
         let board = self.refreshed(name)?;
+        if board.stream.is_some() {
+            let message = "the dataset follows an append stream, which has no refresh_sql";
+            return Err(AskError::Invalid(message.to_owned()));
+        }
         sql.as_deref().map_or(Ok(()), is_query)?;
         board.set_sql(sql);
         Ok(())
@@ -201,6 +228,14 @@ impl Acceleration {
             Some((_, Some(board))) => Ok(board),
         }
     }
+}
+
+fn held_for_subscribers(dataset: &config::Dataset) -> Retention {
+    let default = Retention::default();
+    dataset.acceleration.as_ref().map_or(default, |acceleration| Retention {
+        time: acceleration.stream.time.map_or(default.time, |time| time.get()),
+        bytes: acceleration.stream.bytes.map_or(default.bytes, |bytes| bytes.bytes()),
+    })
 }
 
 /// Datasets that are to be written to a folder of one before them.

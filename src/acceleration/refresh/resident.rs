@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::physical_plan::PhysicalExpr;
 
 use crate::acceleration::chunk_id::ChunkId;
 use crate::acceleration::disk::{Chunks, Commit, Folder, Lazy, Restored};
+use crate::acceleration::publish::{Piece, Publication, Published};
 use crate::acceleration::store::{
     AcceleratedTable, Append, Budget, Generation, Layout, Load, Table, compacted, restored, without,
 };
@@ -30,11 +32,17 @@ pub(super) struct Resident {
     lineage: Option<Lineage>,
     /// The last generation that was let go.
     numbered: u64,
+    publication: Arc<Publication>,
 }
 
 impl Resident {
-    pub(super) fn new(dataset: DatasetName, budget: Budget, folder: Option<Folder>) -> Self {
-        Self { dataset, budget, folder, table: None, lineage: None, numbered: 0 }
+    pub(super) fn new(
+        dataset: DatasetName,
+        budget: Budget,
+        folder: Option<Folder>,
+        publication: Arc<Publication>,
+    ) -> Self {
+        Self { dataset, budget, folder, table: None, lineage: None, numbered: 0, publication }
     }
 
     pub(super) fn layout(&self) -> Option<Arc<Layout>> {
@@ -63,6 +71,7 @@ impl Resident {
     pub(super) fn forget(&mut self) {
         self.numbered = self.pin().map_or(self.numbered, |generation| generation.number());
         (self.table, self.lineage) = (None, None);
+        self.publication.withdraw();
     }
 
     pub(super) async fn restore(
@@ -82,28 +91,47 @@ impl Resident {
 
     pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         let Intake { layout, onto, rows, dropped, upstream } = intake;
-        if self.folder.is_some() && self.layout().as_ref() != Some(&layout) {
-            Folder::check(layout.schema()).await.map_err(RefreshError::disk(&self.dataset))?;
-        }
-        let previous = self.pin();
-        let below = previous.clone().filter(|previous| *previous.layout() == layout);
+        let below = self.pin().filter(|previous| *previous.layout() == layout);
         let build = match (onto, below) {
             (Onto::Asked(_), Some(below)) => Build::Append(Append::begin(below, self.budget.clone())),
             (Onto::Held, Some(below)) => Build::Append(Append::of_new_rows(below, self.budget.clone())),
-            _ => {
-                let load = Load::begin(layout, previous, self.budget.clone());
-                Build::Load(load.numbered_after(self.numbered))
-            }
+            _ => Build::Load(self.begin(layout).await?),
         };
         let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(()) };
         let next = self.less(next, dropped).await?;
-        let lineage = self.followed_by(&next, upstream.get());
+        let lineage = self.followed_by(&next, upstream);
         self.publish(next, lineage).await?;
         // The rows are here: small chunks are a matter of speed, and the next refresh tries again.
         if let Err(error) = self.compact().await {
             tracing::warn!(dataset = %self.dataset, %error, "small chunks are not joined");
         }
         Ok(())
+    }
+
+    pub(super) async fn begin(&self, layout: Arc<Layout>) -> Result<Load, RefreshError> {
+        if self.folder.is_some() {
+            Folder::check(layout.schema()).await.map_err(RefreshError::disk(&self.dataset))?;
+        }
+        let load = Load::begin(layout, self.pin(), self.budget.clone());
+        Ok(load.numbered_after(self.numbered))
+    }
+
+    pub(super) async fn add(&self, load: Load, batches: Vec<RecordBatch>) -> Result<Load, RefreshError> {
+        Ok(blocking("take rows", move || {
+            let mut load = load;
+            batches.iter().try_for_each(|batch| load.push(batch)).map(|()| load)
+        })
+        .await??)
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        load: Load,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        let next = blocking("finish generation", move || load.finish()).await??;
+        let lineage = self.followed_by(&next, upstream);
+        self.publish(next, lineage).await
     }
 
     pub(super) async fn retain(&mut self, dropped: Vec<Arc<dyn PhysicalExpr>>) -> Result<(), RefreshError> {
@@ -183,7 +211,9 @@ impl Resident {
             Some(table) if table.layout() == generation.layout() => Arc::clone(table),
             _ => Arc::new(Table::new(Arc::clone(generation.layout()))),
         };
-        table.publish(generation)?;
+        table.publish(Arc::clone(&generation))?;
+        let (layout, pieces) = (generation.layout(), generation.chunks().iter().map(Piece::chunk));
+        self.publication.publish(Published::new(lineage.epoch, layout, pieces));
         (self.table, self.lineage) = (Some(table), Some(lineage));
         Ok(())
     }

@@ -5,18 +5,19 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 
 use crate::acceleration::disk::Restored;
-use crate::acceleration::store::Layout;
+use crate::acceleration::store::{Layout, Load};
 use crate::proto::stream::Position;
 
 use super::error::RefreshError;
-use super::filed::Filed;
-use super::lineage::{Bookmark, Lineage};
+use super::filed::{Filed, Files};
+use super::lineage::Lineage;
 use super::resident::Resident;
 
 /// See the module.
@@ -33,7 +34,7 @@ pub(super) struct Intake {
     /// True for the rows that are kept no longer.
     pub dropped: Vec<Arc<dyn PhysicalExpr>>,
     /// Where the rows end in the stream of their upstream.
-    pub upstream: Bookmark,
+    pub upstream: Option<Position>,
 }
 
 /// What the rows of an intake stand on.
@@ -44,6 +45,12 @@ pub(super) enum Onto {
     Asked(Expr),
     /// On what is held, as they are: each is one row more.
     Held,
+}
+
+/// A generation on its way, beside the one that is held. It is finished or given up by the rows that it was begun for.
+pub(super) enum Aside {
+    Resident(Box<Load>),
+    Filed(Box<Files>),
 }
 
 /// The generation of now in numbers.
@@ -60,7 +67,7 @@ pub(super) struct Figures {
 impl Intake {
     /// All rows of a table.
     pub(super) fn load(layout: Arc<Layout>, rows: SendableRecordBatchStream) -> Self {
-        Self { layout, onto: Onto::Nothing, rows, dropped: Vec::new(), upstream: Bookmark::default() }
+        Self { layout, onto: Onto::Nothing, rows, dropped: Vec::new(), upstream: None }
     }
 }
 
@@ -79,16 +86,6 @@ impl Rows {
             Self::Resident(rows) => rows.figures(),
             Self::Filed(rows) => rows.figures(),
         }
-    }
-
-    /// How far the table is in its own history; none before the first generation.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "those who subscribe to the dataset will go on from it")
-    )]
-    pub(super) fn position(&self) -> Option<Position> {
-        let epoch = self.lineage()?.epoch;
-        Some(Position { epoch, sequence: self.figures()?.rows as u64 })
     }
 
     /// Where what is held ends in the stream of its upstream.
@@ -121,8 +118,11 @@ impl Rows {
         held: Restored,
         is_last: bool,
     ) -> Result<(), RefreshError> {
-        let known = held.resume.as_deref().and_then(Lineage::decode).filter(|_| is_last);
-        let lineage = known.unwrap_or_else(|| Lineage::begin(None));
+        let known = held.resume.as_deref().and_then(Lineage::decode);
+        let lineage = match known {
+            Some(known) if is_last => known,
+            known => Lineage::begin(known.and_then(|known| known.upstream)),
+        };
         match self {
             Self::Resident(rows) => rows.restore(layout, held, lineage).await,
             Self::Filed(rows) => rows.restore(layout, held, lineage),
@@ -137,6 +137,65 @@ impl Rows {
         match self {
             Self::Resident(rows) => rows.take(intake).await,
             Self::Filed(rows) => rows.take(intake).await,
+        }
+    }
+
+    /// Begins a whole generation of `layout` beside what is held.
+    ///
+    /// # Errors
+    /// A schema that cannot be written to disk.
+    pub(super) async fn begin(&mut self, layout: Arc<Layout>) -> Result<Aside, RefreshError> {
+        match self {
+            Self::Resident(rows) => rows.begin(layout).await.map(|load| Aside::Resident(Box::new(load))),
+            Self::Filed(rows) => rows.begin(layout).await.map(|files| Aside::Filed(Box::new(files))),
+        }
+    }
+
+    /// `aside` with more rows.
+    ///
+    /// # Errors
+    /// The store's or the disk's failure. The generation aside is gone then, what is held stays.
+    pub(super) async fn add(
+        &mut self,
+        aside: Aside,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Aside, RefreshError> {
+        match (self, aside) {
+            (Self::Resident(rows), Aside::Resident(load)) => {
+                rows.add(*load, batches).await.map(|load| Aside::Resident(Box::new(load)))
+            }
+            (Self::Filed(rows), Aside::Filed(files)) => {
+                rows.add(*files, batches).await.map(|files| Aside::Filed(Box::new(files)))
+            }
+            (_, aside) => Ok(aside),
+        }
+    }
+
+    /// Makes `aside` what is held. Its rows end at `upstream` in the stream of their upstream.
+    ///
+    /// # Errors
+    /// The store's or the disk's failure. The generation aside is gone then, what was held stays.
+    pub(super) async fn finish(
+        &mut self,
+        aside: Aside,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        match (self, aside) {
+            (Self::Resident(rows), Aside::Resident(load)) => rows.finish(*load, upstream).await,
+            (Self::Filed(rows), Aside::Filed(files)) => rows.finish(*files, upstream).await,
+            // An aside is given to whom it was begun for.
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets go of `aside`.
+    ///
+    /// # Errors
+    /// The disk's failure.
+    pub(super) async fn give_up(&mut self, aside: Aside) -> Result<(), RefreshError> {
+        match (self, aside) {
+            (Self::Filed(rows), Aside::Filed(_)) => rows.abandon().await,
+            _ => Ok(()),
         }
     }
 

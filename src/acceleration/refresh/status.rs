@@ -6,12 +6,15 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use crate::acceleration::publish::{Publication, Retention};
 use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
+use super::definition::Definition;
 use super::progress::{Progress, Underway};
 use super::puts::{PutError, Puts, Writer};
 use super::rows::Figures;
+use super::stream::{StreamStatus, Told};
 
 /// Where a dataset is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct Status {
     pub progress: Option<Progress>,
     /// Those that somebody asked for.
     pub refreshes: Refreshes,
+    /// Of a dataset that follows an append stream.
+    pub stream: Option<StreamStatus>,
 }
 
 /// The board of one dataset: its keeper writes the state, others write what they want.
@@ -58,7 +63,7 @@ pub(super) struct Board {
     pub name: DatasetName,
     /// There is a time column, without which nothing can be appended.
     pub has_time: bool,
-    told: Mutex<Told>,
+    told: Mutex<Words>,
     figures: ArcSwapOption<Figures>,
     asks: Mutex<Asks>,
     /// `refresh_sql` until the restart, where it was changed.
@@ -66,11 +71,15 @@ pub(super) struct Board {
     pub rung: Notify,
     /// What clients write; none where nobody may.
     pub puts: Option<Arc<Puts>>,
+    /// How its append stream is; none where it follows none.
+    pub stream: Option<Arc<Told>>,
     /// The refresh that takes rows now.
     pub underway: Arc<Underway>,
+    /// What subscribers follow.
+    pub publication: Arc<Publication>,
 }
 
-struct Told {
+struct Words {
     phase: Phase,
     reason: Option<String>,
     since: SystemTime,
@@ -114,20 +123,28 @@ impl Status {
             watermark_before: None,
             progress: None,
             refreshes: Refreshes::default(),
+            stream: None,
         }
     }
 
-    /// How far the newest row is behind now; none without a time column.
+    /// Since an append stream was last known to be whole, or how far the newest row is behind now; none without either.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
+        if let Some(stream) = &self.stream {
+            return Some(stream.lag);
+        }
         self.watermark.map(|watermark| watermark.elapsed().unwrap_or(Duration::ZERO))
     }
 }
 
 impl Board {
-    pub(super) fn new(name: DatasetName, has_time: bool, is_written: bool) -> Arc<Self> {
-        let puts = is_written.then(|| Puts::new(name.clone()));
-        let told = Told {
+    pub(super) fn new(definition: &Definition, retention: Retention) -> Arc<Self> {
+        let name = definition.name.clone();
+        let publication = Publication::new(name.clone(), retention);
+        let puts = definition.is_written.then(|| Puts::new(name.clone()));
+        let has_time = definition.time.is_some();
+        let stream = definition.stream.map(|stream| Arc::new(Told::new(name.clone(), stream.acceptable_lag)));
+        let told = Words {
             phase: Phase::Initializing,
             reason: None,
             since: SystemTime::now(),
@@ -145,7 +162,9 @@ impl Board {
             sql: Mutex::default(),
             rung: Notify::new(),
             puts,
+            stream,
             underway: Arc::default(),
+            publication,
         })
     }
 
@@ -167,6 +186,7 @@ impl Board {
             watermark_before: told.watermark_before,
             progress: self.underway.progress(),
             refreshes,
+            stream: self.stream.as_ref().map(|stream| stream.status()),
         }
     }
 

@@ -78,6 +78,7 @@ fn is_of_rows(error: &RefreshError) -> bool {
         RefreshError::Store(_) | RefreshError::Blocking(_) | RefreshError::Plan { .. } => true,
         RefreshError::Disk { .. }
         | RefreshError::Upstream { .. }
+        | RefreshError::Stream { .. }
         | RefreshError::Definition { .. }
         | RefreshError::Changed { .. } => false,
     }

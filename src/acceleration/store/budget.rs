@@ -43,7 +43,7 @@ impl Budget {
     }
 
     /// Bytes leased in all: every generation that is still held, and what is being built.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.account.bytes.load(Ordering::Relaxed)
     }

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 
 use crate::config;
 use crate::name::QueryId;
-use crate::query::{Answer, DatasetState, DatasetStatus, QueryError, Request};
+use crate::query::{Answer, DatasetState, DatasetStatus, Publication, QueryError, Request, SubscribeError};
 use crate::secrets::Secret;
 use crate::serve::flight::FlightOptions;
 use crate::serve::{self, Door};
@@ -211,6 +211,17 @@ impl Door for TpchDoor {
         found
             .map(|(_, schema)| Arc::clone(schema))
             .ok_or_else(|| QueryError::NotFound { message: format!("table `{name}` not found") })
+    }
+
+    /// Its tables never change: there is nothing to follow.
+    fn publication(&self, path: &[String]) -> Result<Arc<Publication>, SubscribeError> {
+        let name = path.join(".");
+        let known =
+            self.tables.iter().find(|(table, _)| *table == name).and_then(|(table, _)| table.parse().ok());
+        Err(match known {
+            Some(dataset) => SubscribeError::NotKept { dataset, endpoint: None },
+            None => SubscribeError::Unknown(name),
+        })
     }
 
     fn datasets(&self) -> Vec<DatasetStatus> {

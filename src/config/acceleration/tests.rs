@@ -25,7 +25,7 @@ const FULL: &str = "    time_column: at
       refresh_retry_max_attempts: 3
       refresh_on_startup: always
       refresh_jitter_enabled: true
-      params: {file_path: data/orders, resident: true}
+      params: {file_path: data/orders, resident: true, stream_retention: 1m, stream_retention_bytes: 8MiB}
       retention_check_enabled: true
       retention_check_interval: 1h
       retention_period: 30d
@@ -66,8 +66,17 @@ fn every_field_is_read() {
     assert_eq!(orders.time_column, Some(time));
     assert_eq!(orders.ready_state, ReadyState::OnRegistration);
     assert_eq!(orders.on_schema_change, SchemaChange::SyncAllColumns);
-    let Acceleration { mode, refresh, retention, on_zero_results, primary_key, indexes, on_conflict, at } =
-        orders.acceleration.unwrap();
+    let Acceleration {
+        mode,
+        refresh,
+        retention,
+        stream,
+        on_zero_results,
+        primary_key,
+        indexes,
+        on_conflict,
+        at,
+    } = orders.acceleration.unwrap();
     let path = Some(Path::new("data/orders").to_owned());
     assert_eq!(mode, Mode::File { create: FileMode::FileUpdate, path, resident: true });
     assert_eq!(refresh.mode, RefreshMode::Append);
@@ -82,6 +91,8 @@ fn every_field_is_read() {
     assert_eq!(retention.period, Some(duration("30d")));
     assert_eq!(retention.sql.as_deref(), Some("DELETE FROM orders WHERE done"));
     assert_eq!(retention.check_interval, duration("1h"));
+    let bytes = Some(ByteSize::new(8 << 20));
+    assert_eq!(stream, StreamRetention { time: Some(duration("1m")), bytes });
     assert_eq!(on_zero_results, ZeroResults::UseSource);
     assert_eq!(primary_key, Some(names(&["site", "id"])));
     let customer = IndexOf { columns: names(&["customer"]), unique: false };
@@ -107,6 +118,7 @@ fn defaults() {
     assert_eq!(refresh.retry, Retry { enabled: true, attempts_max: None });
     assert_eq!(refresh.on_startup, OnStartup::Auto);
     assert!(!acceleration.retention.enabled);
+    assert_eq!(acceleration.stream, StreamRetention { time: None, bytes: None });
     assert_eq!(acceleration.on_zero_results, ZeroResults::ReturnEmpty);
     assert!(acceleration.indexes.is_empty() && acceleration.on_conflict.is_empty());
     assert!(dataset("").acceleration.is_none());
@@ -152,7 +164,6 @@ fn what_is_not_built_is_refused_by_name() {
          primary_key: id\n      on_conflict: {id: upsert_dedup}\n      snapshots: enabled\n      \
          disable_query_push_down: true\n"
     ));
-    insta::assert_snapshot!(said("    acceleration: {refresh_mode: append}\n"));
     insta::assert_snapshot!(said(
         "    acceleration:\n      mode: file\n      params: {resident: false}\n      primary_key: id\n      \
          indexes: {a: enabled}\n"
@@ -166,7 +177,7 @@ fn values_of_no_meaning() {
          engine: arow\n      mode: files\n      refresh_mode: apend\n      refresh_check_interval: -1s\n      \
          refresh_cron: every day\n      refresh_sql: ' '\n      refresh_retry_max_attempts: many\n      \
          retention_sql: ''\n      on_zero_results: source\n      primary_key: (a, a)\n      \
-         indexes: {'(a': enabled, b: uniqe, '(b)': enabled}\n      params: {resident: sometimes}\n"
+         indexes: {'(a': enabled, b: uniqe, '(b)': enabled}\n      params: {resident: sometimes, stream_retention: long, stream_retention_bytes: much}\n"
     ));
     insta::assert_snapshot!(said("    acceleration: {refresh_cron: 0 0 31 2 *}\n"));
     let many = accelerated("    acceleration: {refresh_retry_max_attempts: 5000000000}\n");
@@ -188,6 +199,76 @@ fn fields_that_contradict_each_other() {
     ));
     insta::assert_snapshot!(said("    acceleration: {refresh_jitter_enabled: true}\n"));
     insta::assert_snapshot!(said("    ready_state: on_registration\n    on_schema_change: fail\n"));
+}
+
+fn stream(lines: &str) -> AppendStream {
+    match accelerated(lines).refresh.mode {
+        RefreshMode::Stream(stream) => stream,
+        other => panic!("{other:?} is no stream"),
+    }
+}
+
+#[test]
+fn an_append_without_a_time_column_is_a_stream() {
+    let defaults = AppendStream { check_interval: Some(duration("30s")), acceptable_lag: duration("60s") };
+    assert_eq!(stream("    acceleration: {refresh_mode: append}\n"), defaults);
+    for zero in ["0", "0s"] {
+        let lines = format!("    acceleration: {{refresh_mode: append, refresh_check_interval: {zero}}}\n");
+        assert_eq!(stream(&lines).check_interval, None);
+    }
+    for key in ["append_stream_acceptable_lag", "spiceai_append_stream_acceptable_lag"] {
+        let lines = format!(
+            "    params: {{{key}: 5m}}\n    acceleration:\n      mode: file\n      refresh_mode: append\n      \
+             refresh_check_interval: 20s\n      refresh_jitter_enabled: true\n      primary_key: id\n"
+        );
+        let stream = stream(&lines);
+        let expected = AppendStream { check_interval: Some(duration("20s")), acceptable_lag: duration("5m") };
+        assert_eq!(stream, expected);
+        let refresh = accelerated(&lines).refresh;
+        assert_eq!((refresh.schedule, refresh.jitter), (Schedule::Once, Some(duration("2s"))));
+    }
+    let lines = "    acceleration: {refresh_mode: append, refresh_jitter_enabled: true}\n";
+    assert_eq!(accelerated(lines).refresh.jitter, Some(duration("3s")), "a tenth of the default");
+    let with_time = "    time_column: at\n    acceleration: {refresh_mode: append}\n";
+    assert_eq!(accelerated(with_time).refresh.mode, RefreshMode::Append);
+    let off = "    acceleration: {refresh_mode: append, retention_check_enabled: false, retention_sql: DELETE FROM t}\n";
+    assert!(!accelerated(off).retention.enabled);
+}
+
+#[test]
+fn what_chooses_rows_or_moments_is_nothing_to_a_stream() {
+    insta::assert_snapshot!(said(
+        "    acceleration:\n      refresh_mode: append\n      refresh_sql: SELECT * FROM orders\n      \
+         refresh_cron: 0 * * * *\n      refresh_data_window: 1d\n      refresh_append_overlap: 1s\n      \
+         refresh_retry_enabled: true\n      refresh_retry_max_attempts: 3\n      refresh_on_startup: always\n      \
+         primary_key: id\n      on_conflict: {id: upsert}\n      retention_check_enabled: true\n      \
+         retention_check_interval: 1h\n      retention_period: 1d\n      retention_sql: DELETE FROM orders\n"
+    ));
+    insta::assert_snapshot!(said(
+        "    acceleration: {refresh_mode: append, refresh_check_interval: 0, refresh_jitter_enabled: true}\n"
+    ));
+}
+
+#[test]
+fn flight_sql_has_no_append_streams() {
+    let lines = "    acceleration: {refresh_mode: append}\n";
+    let text = format!("{HEAD}{lines}").replace("from: t", "from: flightsql:t");
+    let source = SourceFile { path: "spicepod.yaml".into(), text };
+    insta::assert_snapshot!(parse(source).expect_err("the spicepod was taken"));
+}
+
+#[test]
+fn an_acceptable_lag_is_a_duration_of_a_stream() {
+    insta::assert_snapshot!(said("    params: {append_stream_acceptable_lag: 1m}\n"));
+    insta::assert_snapshot!(said(
+        "    time_column: at\n    params: {spiceai_append_stream_acceptable_lag: 1m}\n    \
+         acceleration: {refresh_mode: append}\n"
+    ));
+    for wrong in ["0s", "soon", "'${secrets:LAG}'"] {
+        insta::assert_snapshot!(said(&format!(
+            "    params: {{append_stream_acceptable_lag: {wrong}}}\n    acceleration: {{refresh_mode: append}}\n"
+        )));
+    }
 }
 
 #[test]

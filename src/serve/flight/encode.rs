@@ -34,8 +34,8 @@ pub(super) struct Encoder {
     context: IpcWriteContext,
     /// What is left of the current batch.
     rest: Option<RecordBatch>,
-    /// Encoded, not yet taken.
-    ready: VecDeque<FlightData>,
+    /// Encoded, not yet taken, each with how many rows it brings.
+    ready: VecDeque<(FlightData, usize)>,
     rows: usize,
 }
 
@@ -45,7 +45,7 @@ impl Encoder {
         let options = IpcWriteOptions::default();
         let promised = Arc::new(wire::schema(&schema));
         let (tracker, message) = begin(&promised, &options);
-        let ready = VecDeque::from([message.into()]);
+        let ready = VecDeque::from([(message.into(), 0)]);
         let context = IpcWriteContext::default();
         Self { schema, promised, tracker, options, context, rest: None, ready, rows: ROWS_START }
     }
@@ -76,6 +76,14 @@ impl Encoder {
     /// # Errors
     /// What Arrow cannot encode.
     pub(super) fn next(&mut self) -> Result<Option<FlightData>, ArrowError> {
+        Ok(self.next_counted()?.map(|(message, _)| message))
+    }
+
+    /// The same with the number of rows that the message brings: none for a schema or a dictionary.
+    ///
+    /// # Errors
+    /// What Arrow cannot encode.
+    pub(super) fn next_counted(&mut self) -> Result<Option<(FlightData, usize)>, ArrowError> {
         if self.ready.is_empty()
             && let Some(batch) = self.rest.take()
         {
@@ -113,8 +121,8 @@ impl Encoder {
             if largest < MESSAGE_BYTES_MAX / 4 && rows == self.rows {
                 self.rows = rows.saturating_mul(2);
             }
-            self.ready.extend(dictionaries.into_iter().map(FlightData::from));
-            self.ready.push_back(message.into());
+            self.ready.extend(dictionaries.into_iter().map(|dictionary| (FlightData::from(dictionary), 0)));
+            self.ready.push_back((message.into(), rows));
             return Ok(rows);
         }
     }

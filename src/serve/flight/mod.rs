@@ -6,6 +6,7 @@
 mod auth;
 mod command;
 mod encode;
+mod exchange;
 mod put;
 mod service;
 mod wire;
@@ -22,6 +23,7 @@ use super::listen::{self, Protocol};
 use crate::secrets::Secret;
 use crate::task::Scope;
 use auth::Guard;
+use exchange::Exchanges;
 use put::Puts;
 use service::Service;
 
@@ -40,13 +42,14 @@ pub struct FlightOptions {
 
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOptions, scope: &Scope) {
-    let service =
-        FlightServiceServer::new(Service::new(door, Guard::new(options.api_keys), Puts::new(scope.clone())))
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd)
-            .send_compressed(CompressionEncoding::Gzip)
-            .send_compressed(CompressionEncoding::Zstd);
+    let (exchanges, puts) = (Exchanges::new(scope.clone()), Puts::new(scope.clone()));
+    let service = Service::new(door, Guard::new(options.api_keys), exchanges, puts);
+    let service = FlightServiceServer::new(service)
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd);
     listen::serve(listener, Protocol::Grpc, options.tls, service, scope).await;
 }
 

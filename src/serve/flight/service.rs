@@ -17,13 +17,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::auth::Guard;
 use super::command;
 use super::encode::Encoder;
+use super::exchange::Exchanges;
 use super::put::Puts;
 use super::wire;
 use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
 use crate::serve::{Door, caching, status};
 
-type Reply<T> = Result<Response<T>, Status>;
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Reply<T> = Result<Response<T>, Status>;
+pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Names the query in an answer's metadata.
 const QUERY_ID: &str = "x-query-id";
@@ -32,12 +33,13 @@ const QUERY_ID: &str = "x-query-id";
 pub(super) struct Service<D> {
     door: D,
     guard: Guard,
+    exchanges: Exchanges,
     puts: Puts,
 }
 
 impl<D: Door> Service<D> {
-    pub(super) fn new(door: D, guard: Guard, puts: Puts) -> Self {
-        Self { door, guard, puts }
+    pub(super) fn new(door: D, guard: Guard, exchanges: Exchanges, puts: Puts) -> Self {
+        Self { door, guard, exchanges, puts }
     }
 
     /// The statement of a descriptor and the schema that its answer travels in. A path is a table.
@@ -207,7 +209,7 @@ impl<D: Door> FlightService for Service<D> {
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
         self.guard.check(request.metadata())?;
-        Err(Status::unimplemented("DoExchange is not supported: use GetFlightInfo and DoGet"))
+        self.exchanges.open(&self.door, request.into_inner()).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {

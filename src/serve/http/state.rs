@@ -13,7 +13,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::error::Refusal;
-use crate::acceleration::{Phase, RefreshFailure, Status};
+use crate::acceleration::{Phase, RefreshFailure, Status, StreamStatus};
 use crate::query::{DatasetState, DatasetStatus, Readiness};
 use crate::serve::{Door, status};
 
@@ -77,6 +77,9 @@ struct ItemAcceleration {
     last_refresh_seconds: Option<f64>,
     watermark: Option<String>,
     lag_seconds: Option<f64>,
+    /// Of a dataset that follows an append stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<ItemStream>,
     /// Of the refresh that takes rows now.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<ItemProgress>,
@@ -88,6 +91,20 @@ struct ItemProgress {
     rows: usize,
     bytes: usize,
     elapsed_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ItemStream {
+    connected: bool,
+    /// After a reconnect only what is missing is sent.
+    resumable: Option<bool>,
+    acceptable_lag_seconds: f64,
+    reconnects: u64,
+    received_rows: u64,
+    received_bytes: u64,
+    repeated_rows: u64,
+    repaired_rows: u64,
+    ignored_rows: u64,
 }
 
 /// The refreshes that somebody asked for, by their numbers.
@@ -221,6 +238,7 @@ fn kept_item(kept: &Status) -> ItemAcceleration {
         last_refresh_seconds: kept.last_refresh_took.map(|took| took.as_secs_f64()),
         watermark: kept.watermark.map(shown),
         lag_seconds: kept.lag().map(|lag| lag.as_secs_f64()),
+        stream: kept.stream.as_ref().map(stream),
         progress: kept.progress.map(|progress| ItemProgress {
             rows: progress.rows,
             bytes: progress.bytes,
@@ -264,5 +282,18 @@ fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
+    }
+}
+fn stream(of: &StreamStatus) -> ItemStream {
+    ItemStream {
+        connected: of.is_connected,
+        resumable: of.is_resumable,
+        acceptable_lag_seconds: of.lag_max.as_secs_f64(),
+        reconnects: of.reconnects,
+        received_rows: of.received_rows,
+        received_bytes: of.received_bytes,
+        repeated_rows: of.repeated_rows,
+        repaired_rows: of.repaired_rows,
+        ignored_rows: of.ignored_rows,
     }
 }

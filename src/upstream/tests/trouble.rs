@@ -156,7 +156,7 @@ async fn an_upstream_that_comes_back_is_used_again() {
 }
 
 /// Passes bytes on until it is frozen; connections made after that pass again.
-async fn freezer(
+pub(super) async fn freezer(
     to: std::net::SocketAddr,
 ) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>, Scope) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

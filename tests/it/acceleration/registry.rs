@@ -9,7 +9,7 @@ use crate::support::sidecar::repository_file;
 /// Where a setting is proven.
 #[derive(Debug, Clone, Copy)]
 enum Proof {
-    /// A test of `tests/it/acceleration*`.
+    /// A test of `tests/it/acceleration*`, `tests/it/streams` or `tests/it/publishing`.
     Test(&'static str),
     /// `check` names it, with this value.
     Refused(&'static str),
@@ -31,10 +31,12 @@ const ACCELERATION: &[(&str, Proof)] = &[
         "refresh_mode",
         Test("a_disabled_dataset_is_filled_only_when_asked_and_one_that_is_not_enabled_is_remote"),
     ),
+    ("refresh_mode", Test("pushed_rows_arrive_and_equal_rows_stay_as_many")),
     ("refresh_mode", Refused("changes")),
     ("refresh_mode", Refused("caching")),
     ("refresh_mode", Refused("snapshot")),
     ("refresh_check_interval", Test("intervals_cron_lines_and_jitter_refresh_by_themselves")),
+    ("refresh_check_interval", Test("rows_that_no_stream_sent_are_found_by_counting")),
     ("refresh_cron", Test("intervals_cron_lines_and_jitter_refresh_by_themselves")),
     ("refresh_jitter_enabled", Test("intervals_cron_lines_and_jitter_refresh_by_themselves")),
     ("refresh_jitter_max", Test("intervals_cron_lines_and_jitter_refresh_by_themselves")),
@@ -45,6 +47,8 @@ const ACCELERATION: &[(&str, Proof)] = &[
     ("refresh_retry_max_attempts", Test("a_failed_refresh_is_tried_again_as_often_as_is_said")),
     ("refresh_on_startup", Test("a_start_refreshes_what_was_restored_always_or_when_due")),
     ("params", Test("a_table_in_files_is_served_after_a_restart_without_its_upstream")),
+    ("params", Test("stream_retention_bounds_how_long_is_waited_for_a_subscriber")),
+    ("params", Test("stream_retention_bounds_how_much_is_held_for_subscribers")),
     ("retention_period", Test("retention_takes_rows_out_without_the_upstream")),
     ("retention_sql", Test("retention_takes_rows_out_without_the_upstream")),
     ("retention_check_interval", Test("retention_takes_rows_out_without_the_upstream")),
@@ -75,6 +79,8 @@ const DATASET: &[(&str, Proof)] = &[
     ("ready_state", Refused("on_schema_resolved")),
     ("on_schema_change", Test("a_changed_schema_is_followed_refused_or_begun_anew")),
     ("on_schema_change", Test("a_new_column_is_blocked_or_taken")),
+    ("on_schema_change", Test("a_changed_schema_is_refused_or_followed")),
+    ("append_stream_acceptable_lag", Test("a_stream_that_is_behind_is_in_error_until_it_has_caught_up")),
     ("unsupported_type_action", Refused("string")),
     ("check_availability", Refused("disabled")),
     ("replication", Refused("{enabled: true}")),
@@ -107,8 +113,10 @@ async fn every_field_has_its_proof() {
     let missing: Vec<String> = fields_of_acceleration().await.difference(&known).cloned().collect();
     assert!(missing.is_empty(), "fields without a proof: {missing:?}");
     let mut tests = std::fs::read_to_string(repository_file("tests/it/acceleration.rs")).unwrap();
-    for entry in std::fs::read_dir(repository_file("tests/it/acceleration")).unwrap() {
-        tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    for folder in ["tests/it/acceleration", "tests/it/streams", "tests/it/publishing"] {
+        for entry in std::fs::read_dir(repository_file(folder)).unwrap() {
+            tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        }
     }
     for (field, proof) in ACCELERATION.iter().chain(DATASET) {
         if let Test(name) = proof {
