@@ -18,6 +18,7 @@ use crate::acceleration::Publication;
 use crate::acceleration::Retention;
 use crate::acceleration::disk::tests::sim::{EIO, ENOSPC, Fault, Sim};
 use crate::acceleration::disk::{Findings, Mode, Residence, SOLE_COPY, Settings};
+use crate::acceleration::publish::{Publication, Retention};
 use crate::acceleration::store::{Budget, Key, Layout, Role};
 use crate::name::DatasetName;
 
@@ -149,6 +150,7 @@ impl World {
         assert_eq!(opened.findings, Findings::default());
         let name = layout.name().clone();
         let publication = Publication::new(name.clone(), Retention::default());
+<<<<<<< HEAD
         let mut rows = match kind.residence {
             Residence::Memory => {
                 Rows::Resident(Resident::new(name.clone(), budget.clone(), Some(opened.folder), publication))
@@ -156,6 +158,16 @@ impl World {
             Residence::Files => {
                 let context = SessionContext::new();
                 Rows::Filed(Filed::new(name.clone(), budget.clone(), opened.folder, context, publication))
+=======
+        let (held, account) = (name.clone(), budget.clone());
+        let mut rows = match kind.residence {
+            Residence::Memory => {
+                Rows::Resident(Resident::new(held, account, Some(opened.folder), publication))
+            }
+            Residence::Files => {
+                let context = SessionContext::new();
+                Rows::Filed(Filed::new(held, account, opened.folder, context, publication))
+>>>>>>> put
             }
         };
         match opened.restored {
