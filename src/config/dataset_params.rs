@@ -8,7 +8,7 @@ use super::template::{Template, TemplateError};
 use super::text::{list, nearest, shorten};
 use super::types::{Connector, Param};
 use super::yaml::{Key, Node, Value};
-use super::{ByteSize, Diagnostic, Span, check};
+use super::{ByteSize, Diagnostic, Duration, Span, check};
 
 /// Reads the params of a dataset, by canonical name.
 pub(super) fn params(
@@ -128,7 +128,15 @@ fn template(key: &Key, node: &Node, spec: &ParamSpec, stores: &[String]) -> Resu
             return Err(("UnknownSecretStore", (message, Some(help)), node.at));
         }
     }
-    if let Some(words) = template.literal().and_then(|literal| form_fault(&name, literal, spec.form)) {
+    let fault = match template.literal() {
+        Some(literal) => form_fault(&name, literal, spec.form),
+        None if spec.form == ParamForm::Duration => {
+            let message = format!("param `{name}` cannot hold a reference");
+            Some((message, Some("write the duration out, such as `60s`".to_owned())))
+        }
+        None => None,
+    };
+    if let Some(words) = fault {
         return Err(("InvalidValue", words, node.at));
     }
     Ok(template)
@@ -142,6 +150,11 @@ fn form_fault(name: &str, literal: &str, form: ParamForm) -> Option<Words> {
         ParamForm::Text => None,
         ParamForm::Size => match literal.parse::<ByteSize>() {
             Ok(size) if size.bytes() > 0 => None,
+            Ok(_) => Some((format!("param `{name}` must be more than zero"), None)),
+            Err(error) => Some((format!("param `{name}`: {error}"), None)),
+        },
+        ParamForm::Duration => match literal.parse::<Duration>() {
+            Ok(duration) if !duration.is_zero() => None,
             Ok(_) => Some((format!("param `{name}` must be more than zero"), None)),
             Err(error) => Some((format!("param `{name}`: {error}"), None)),
         },

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::name::DatasetName;
 
-use super::acceleration::{read_acceleration, read_ready_state, read_schema_change, read_time_column};
+use super::acceleration::{
+    Beside, read_acceleration, read_ready_state, read_schema_change, read_time_column,
+};
 use super::check::subject;
 use super::dataset_params::params;
 use super::results_cache::read_results_cache;
@@ -121,7 +123,8 @@ impl Decoder<'_> {
                 (Some(from), Some(node)) => params(self, node, from.connector, &subject),
                 _ => BTreeMap::new(),
             };
-            let acceleration = read_acceleration(self, item, &subject);
+            let beside = Beside { connector: from.as_ref().map(|from| from.connector), params: &params };
+            let acceleration = read_acceleration(self, item, &beside, &subject);
             if let (Some(name), Some(from)) = (name, from) {
                 datasets.push(Dataset {
                     name,

@@ -76,6 +76,11 @@ impl Duration {
     /// No time at all.
     pub const ZERO: Self = Self(std::time::Duration::ZERO);
 
+    /// For defaults: fewer than a hundred years.
+    pub(super) const fn from_secs(seconds: u64) -> Self {
+        Self(std::time::Duration::from_secs(seconds))
+    }
+
     /// The duration, for timers.
     #[must_use]
     pub fn get(self) -> std::time::Duration {

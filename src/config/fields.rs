@@ -387,8 +387,10 @@ static ACCELERATION: &[Field] = &[
     Field::built("refresh_mode", REFRESH_MODE, "What a refresh fetches; default `full`."),
     Field::built(
         "refresh_check_interval",
-        Duration(Zero::Refused),
-        "How long after the end of a refresh the next one begins; without it, the data is loaded once.",
+        // Only a stream takes zero.
+        Duration(Zero::Allowed),
+        "How long after the end of a refresh the next one begins; without it, the data is loaded once. For an append \
+         stream: how often it is compared with its upstream, default `30s`; `0` for never.",
     ),
     Field::built("refresh_cron", Cron, "When it is refreshed, in UTC; instead of an interval."),
     Field::built("refresh_sql", Text, "One SELECT that says which rows and columns are copied."),

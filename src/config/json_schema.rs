@@ -96,6 +96,11 @@ fn params() -> Map<String, Value> {
             let schema = match spec.form {
                 ParamForm::Text => json!({"type": ["string", "number", "boolean"], "description": spec.doc}),
                 ParamForm::Size => json!({"type": ["string", "number"], "description": spec.doc}),
+                ParamForm::Duration => {
+                    let mut schema = amount(Zero::Refused, &["60s"]);
+                    schema["description"] = spec.doc.into();
+                    schema
+                }
                 // A reference to a secret store may stand here as well.
                 ParamForm::OneOf(values) => {
                     json!({"anyOf": [{"enum": values}, {"pattern": "\\$\\{"}], "description": spec.doc})

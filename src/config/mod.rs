@@ -29,8 +29,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use acceleration::{
-    Acceleration, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
-    Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat, ZeroResults,
+    Acceleration, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
+    Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat,
+    ZeroResults,
 };
 pub use bind::{BindError, parse_bind_address};
 pub use bytesize::{ByteSize, ByteSizeError};

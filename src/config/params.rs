@@ -24,6 +24,8 @@ pub enum ParamForm {
     Text,
     /// A [`super::ByteSize`] above zero.
     Size,
+    /// A [`super::Duration`] above zero, without references: it is needed before secrets are.
+    Duration,
     OneOf(&'static [&'static str]),
 }
 
@@ -79,6 +81,9 @@ const MAX_MESSAGE_SIZE: ParamSpec = ParamSpec {
     doc: "Largest gRPC message taken from the upstream; default `4MB`.",
 };
 
+/// Canonical name of the param that says how far an append stream may be behind.
+pub(super) const LAG_PARAM: &str = "append_stream_acceptable_lag";
+
 static SPICEAI: &[ParamSpec] = &[
     ParamSpec::secret("api_key", &["token"], "API key of the upstream; Cloud needs one."),
     ParamSpec::secret("token", &["api_key"], "Legacy name of the API key."),
@@ -91,6 +96,14 @@ static SPICEAI: &[ParamSpec] = &[
     CERTIFICATE,
     KEY,
     MAX_MESSAGE_SIZE,
+    ParamSpec {
+        name: LAG_PARAM,
+        secret: false,
+        autoload_unless: None,
+        form: ParamForm::Duration,
+        bare: true,
+        doc: "How far an append stream may be behind before the dataset is in error; default `60s`.",
+    },
 ];
 
 static FLIGHTSQL: &[ParamSpec] = &[

@@ -30,5 +30,6 @@ mod publishing;
 mod pushdown;
 mod resilience;
 mod sql;
+mod streams;
 mod sub_plans;
 mod tpch;

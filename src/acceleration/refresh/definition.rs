@@ -80,7 +80,7 @@ impl Definition {
         let Some(acceleration) = &dataset.acceleration else { return Ok(None) };
         let refresh = &acceleration.refresh;
         let mode = match refresh.mode {
-            config::RefreshMode::Append => Mode::Append,
+            config::RefreshMode::Append | config::RefreshMode::Stream(_) => Mode::Append,
             config::RefreshMode::Full | config::RefreshMode::Disabled => Mode::Full,
         };
         let time = dataset.time_column.as_ref().map(|time| (time.name.clone(), time_format(time.format)));

@@ -23,6 +23,9 @@ pub(super) enum RefreshError {
     /// The upstream's table is another one now.
     #[error("dataset `{dataset}`: the upstream's schema has changed: {difference}; {consequence}")]
     Changed { dataset: DatasetName, difference: String, consequence: &'static str },
+    /// An append stream that is not what it should be, or has ended.
+    #[error("dataset `{dataset}`: append stream: {message}")]
+    Stream { dataset: DatasetName, message: String },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("dataset `{dataset}`: {source}")]
@@ -89,7 +92,7 @@ impl RefreshError {
             Self::Store(StoreError::Stale { .. }) => true,
             Self::Store(_) | Self::Definition { .. } | Self::Changed { .. } => false,
             // A dataset that `refresh_sql` reads beside its own may be loaded later.
-            Self::Plan { .. } | Self::Disk { .. } | Self::Blocking(_) => true,
+            Self::Plan { .. } | Self::Stream { .. } | Self::Disk { .. } | Self::Blocking(_) => true,
         }
     }
 }

@@ -57,6 +57,13 @@ struct Held {
     lineage: Lineage,
 }
 
+/// A generation on its way into files.
+pub(super) struct Files {
+    layout: Arc<Layout>,
+    packer: Packer,
+    chunks: Vec<ChunkId>,
+}
+
 impl Filed {
     pub(super) fn new(
         dataset: DatasetName,
@@ -165,13 +172,55 @@ impl Filed {
         rows: SendableRecordBatchStream,
         dropped: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Held, RefreshError> {
-        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
-        let mut packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
-        let mut chunks = Vec::new();
+        let packer = Packer::new(Arc::clone(&layout), dropped, self.budget.clone());
+        let mut files = Files { layout, packer, chunks: Vec::new() };
         let mut groups = grouped(&self.dataset, rows);
         while let Some(group) = groups.try_next().await? {
-            packer = self.pack(packer, group, &mut chunks).await?;
+            files = self.packed(files, group).await?;
         }
+        self.whole(files).await
+    }
+
+    pub(super) async fn begin(&self, layout: Arc<Layout>) -> Result<Files, RefreshError> {
+        Folder::check(layout.schema()).await.map_err(self.disk())?;
+        let packer = Packer::new(Arc::clone(&layout), Vec::new(), self.budget.clone());
+        Ok(Files { layout, packer, chunks: Vec::new() })
+    }
+
+    pub(super) async fn add(
+        &mut self,
+        files: Files,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Files, RefreshError> {
+        let more = self.packed(files, batches).await;
+        self.or_abandon(more).await
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        files: Files,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        let next = self.whole(files).await;
+        let next = self.or_abandon(next).await?;
+        let next = self.continued(next, upstream);
+        self.seal(next).await
+    }
+
+    /// What was written since the last generation is removed.
+    pub(super) async fn abandon(&mut self) -> Result<(), RefreshError> {
+        self.folder.abandon().await.map_err(self.disk())
+    }
+
+    async fn packed(&mut self, files: Files, batches: Vec<RecordBatch>) -> Result<Files, RefreshError> {
+        let Files { layout, packer, mut chunks } = files;
+        let packer = self.pack(packer, batches, &mut chunks).await?;
+        Ok(Files { layout, packer, chunks })
+    }
+
+    async fn whole(&mut self, files: Files) -> Result<Held, RefreshError> {
+        let Files { layout, packer, mut chunks } = files;
+        let number = self.held.as_ref().map_or(self.numbered, |held| held.number) + 1;
         let watermark = packer.watermark();
         self.rest(packer, &mut chunks).await?;
         Ok(Held { layout, number, watermark, chunks, lineage: Lineage::begin(None) })
@@ -358,7 +407,7 @@ impl Filed {
     /// What was written for nothing is removed.
     async fn or_abandon<T>(&mut self, done: Result<T, RefreshError>) -> Result<T, RefreshError> {
         if done.is_err() {
-            self.folder.abandon().await.map_err(self.disk())?;
+            self.abandon().await?;
         }
         done
     }

@@ -22,13 +22,14 @@ use crate::acceleration::store::{Budget, Layout, OrSource};
 use crate::config::SchemaChange;
 use crate::federation::Federation;
 use crate::name::DatasetName;
+use crate::proto::stream::Position;
 
 use super::definition::Definition;
 use super::error::RefreshError;
 use super::fetch::Fetch;
 use super::filed::Filed;
 use super::resident::Resident;
-use super::rows::{Intake, Rows};
+use super::rows::{Aside, Intake, Rows};
 use super::source::Remote;
 use super::status::{Board, Phase};
 
@@ -165,14 +166,6 @@ impl Holder {
         Fetch::plan(&self.federation, name, sql).await.map_err(self.failed())
     }
 
-    /// Failures among the rows are told to the upstream's keeper too.
-    pub(super) fn reported(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
-        let federation = self.federation.clone();
-        let schema = rows.schema();
-        let rows = rows.inspect_err(move |error| federation.report_scan(error));
-        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
-    }
-
     pub(super) fn failed(&self) -> impl Fn(DataFusionError) -> RefreshError + use<> {
         RefreshError::fetch(&self.definition.name)
     }
@@ -198,6 +191,16 @@ impl Holder {
     /// Makes the next generation of `intake` and shows it.
     pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         self.rows.take(intake).await?;
+        self.show().await
+    }
+
+    /// Shows a generation that was made aside. Its rows end at `upstream` in the stream of their upstream.
+    pub(super) async fn finish(
+        &mut self,
+        aside: Aside,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        self.rows.finish(aside, upstream).await?;
         self.show().await
     }
 
@@ -273,6 +276,17 @@ impl Holder {
             self.federation.await_here(dataset, Some(reason));
         }
     }
+}
+
+/// The same rows; failures among them are told to the upstream's keeper too.
+pub(super) fn reported(
+    federation: &Federation,
+    rows: SendableRecordBatchStream,
+) -> SendableRecordBatchStream {
+    let federation = federation.clone();
+    let schema = rows.schema();
+    let rows = rows.inspect_err(move |error| federation.report_scan(error));
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// Nanoseconds since the epoch.

@@ -19,7 +19,7 @@ use super::asks::{Ask, AskMode};
 use super::definition::Mode;
 use super::error::RefreshError;
 use super::fetch::Fetch;
-use super::holder::{Holder, REOPEN_INTERVAL, now};
+use super::holder::{Holder, REOPEN_INTERVAL, now, reported};
 use super::retention::nanoseconds;
 use super::rows::{Intake, Onto};
 use super::schedule::{Action, Event, State, Until, next};
@@ -179,7 +179,7 @@ impl Keeper {
         };
         let held = &mut self.held;
         let counted = held.board.underway.begin();
-        let rows = held.reported(fetch.rows().await.map_err(&failed)?);
+        let rows = reported(&held.federation, fetch.rows().await.map_err(&failed)?);
         let rows = counted.rows(held.definition.name.clone(), rows);
         let dropped = held.dropped(&layout)?;
         let onto = newer.map_or(Onto::Nothing, Onto::Asked);

@@ -26,6 +26,7 @@ mod rows;
 
 mod holder;
 mod keeper;
+mod stream;
 
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,11 @@ impl Count {
 }
 
 impl Counted {
+    /// Rows that were taken otherwise.
+    pub(super) fn add(&self, batch: &RecordBatch) {
+        self.count.add(batch);
+    }
+
     /// The same rows, counted as they are taken; a long load is told in the log too.
     pub(super) fn rows(
         &self,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::physical_plan::PhysicalExpr;
 
@@ -90,18 +91,11 @@ impl Resident {
 
     pub(super) async fn take(&mut self, intake: Intake) -> Result<(), RefreshError> {
         let Intake { layout, onto, rows, dropped, upstream } = intake;
-        if self.folder.is_some() && self.layout().as_ref() != Some(&layout) {
-            Folder::check(layout.schema()).await.map_err(RefreshError::disk(&self.dataset))?;
-        }
-        let previous = self.pin();
-        let below = previous.clone().filter(|previous| *previous.layout() == layout);
+        let below = self.pin().filter(|previous| *previous.layout() == layout);
         let build = match (onto, below) {
             (Onto::Asked(_), Some(below)) => Build::Append(Append::begin(below, self.budget.clone())),
             (Onto::Held, Some(below)) => Build::Append(Append::of_new_rows(below, self.budget.clone())),
-            _ => {
-                let load = Load::begin(layout, previous, self.budget.clone());
-                Build::Load(load.numbered_after(self.numbered))
-            }
+            _ => Build::Load(self.begin(layout).await?),
         };
         let Some(next) = build.take(&self.dataset, rows).await? else { return Ok(()) };
         let next = self.less(next, dropped).await?;
@@ -112,6 +106,32 @@ impl Resident {
             tracing::warn!(dataset = %self.dataset, %error, "small chunks are not joined");
         }
         Ok(())
+    }
+
+    pub(super) async fn begin(&self, layout: Arc<Layout>) -> Result<Load, RefreshError> {
+        if self.folder.is_some() {
+            Folder::check(layout.schema()).await.map_err(RefreshError::disk(&self.dataset))?;
+        }
+        let load = Load::begin(layout, self.pin(), self.budget.clone());
+        Ok(load.numbered_after(self.numbered))
+    }
+
+    pub(super) async fn add(&self, load: Load, batches: Vec<RecordBatch>) -> Result<Load, RefreshError> {
+        Ok(blocking("take rows", move || {
+            let mut load = load;
+            batches.iter().try_for_each(|batch| load.push(batch)).map(|()| load)
+        })
+        .await??)
+    }
+
+    pub(super) async fn finish(
+        &mut self,
+        load: Load,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        let next = blocking("finish generation", move || load.finish()).await??;
+        let lineage = self.followed_by(&next, upstream);
+        self.publish(next, lineage).await
     }
 
     pub(super) async fn retain(&mut self, dropped: Vec<Arc<dyn PhysicalExpr>>) -> Result<(), RefreshError> {

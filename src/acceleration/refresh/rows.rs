@@ -5,17 +5,18 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 
 use crate::acceleration::disk::Restored;
-use crate::acceleration::store::Layout;
+use crate::acceleration::store::{Layout, Load};
 use crate::proto::stream::Position;
 
 use super::error::RefreshError;
-use super::filed::Filed;
+use super::filed::{Filed, Files};
 use super::lineage::{Bookmark, Lineage};
 use super::resident::Resident;
 
@@ -44,6 +45,12 @@ pub(super) enum Onto {
     Asked(Expr),
     /// On what is held, as they are: each is one row more.
     Held,
+}
+
+/// A generation on its way, beside the one that is held. It is finished or given up by the rows that it was begun for.
+pub(super) enum Aside {
+    Resident(Box<Load>),
+    Filed(Box<Files>),
 }
 
 /// The generation of now in numbers.
@@ -137,6 +144,65 @@ impl Rows {
         match self {
             Self::Resident(rows) => rows.take(intake).await,
             Self::Filed(rows) => rows.take(intake).await,
+        }
+    }
+
+    /// Begins a whole generation of `layout` beside what is held.
+    ///
+    /// # Errors
+    /// A schema that cannot be written to disk.
+    pub(super) async fn begin(&mut self, layout: Arc<Layout>) -> Result<Aside, RefreshError> {
+        match self {
+            Self::Resident(rows) => rows.begin(layout).await.map(|load| Aside::Resident(Box::new(load))),
+            Self::Filed(rows) => rows.begin(layout).await.map(|files| Aside::Filed(Box::new(files))),
+        }
+    }
+
+    /// `aside` with more rows.
+    ///
+    /// # Errors
+    /// The store's or the disk's failure. The generation aside is gone then, what is held stays.
+    pub(super) async fn add(
+        &mut self,
+        aside: Aside,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Aside, RefreshError> {
+        match (self, aside) {
+            (Self::Resident(rows), Aside::Resident(load)) => {
+                rows.add(*load, batches).await.map(|load| Aside::Resident(Box::new(load)))
+            }
+            (Self::Filed(rows), Aside::Filed(files)) => {
+                rows.add(*files, batches).await.map(|files| Aside::Filed(Box::new(files)))
+            }
+            (_, aside) => Ok(aside),
+        }
+    }
+
+    /// Makes `aside` what is held. Its rows end at `upstream` in the stream of their upstream.
+    ///
+    /// # Errors
+    /// The store's or the disk's failure. The generation aside is gone then, what was held stays.
+    pub(super) async fn finish(
+        &mut self,
+        aside: Aside,
+        upstream: Option<Position>,
+    ) -> Result<(), RefreshError> {
+        match (self, aside) {
+            (Self::Resident(rows), Aside::Resident(load)) => rows.finish(*load, upstream).await,
+            (Self::Filed(rows), Aside::Filed(files)) => rows.finish(*files, upstream).await,
+            // An aside is given to whom it was begun for.
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets go of `aside`.
+    ///
+    /// # Errors
+    /// The disk's failure.
+    pub(super) async fn give_up(&mut self, aside: Aside) -> Result<(), RefreshError> {
+        match (self, aside) {
+            (Self::Filed(rows), Aside::Filed(_)) => rows.abandon().await,
+            _ => Ok(()),
         }
     }
 

@@ -21,6 +21,7 @@ mod generation;
 mod seal;
 
 mod append;
+mod census;
 mod conflict;
 mod dedup;
 mod load;
@@ -38,6 +39,7 @@ mod tests;
 
 pub(crate) use append::Append;
 pub(crate) use budget::Budget;
+pub(crate) use census::{Census, RowHash, RowHasher};
 pub(crate) use chunk::Chunk;
 pub(crate) use error::StoreError;
 pub(crate) use generation::Generation;

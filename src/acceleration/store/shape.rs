@@ -23,7 +23,7 @@ pub(crate) fn bytes(batch: &RecordBatch) -> usize {
 
 /// The columns of `batch` under `schema`, or why they do not fit. Names may differ in nothing, nullability may: what
 /// counts is that no NULL stands where none may.
-pub(super) fn fitted(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
+pub(crate) fn fitted(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
     let given = batch.schema();
     if given.fields().len() != schema.fields().len() {
         return Err(format!(

@@ -3,26 +3,32 @@
 //! A field that would do nothing beside the others is a problem like a wrong one: nobody should believe that it works.
 //! A part that is switched off in so many words (`enabled: false`) may keep its settings.
 
-use super::super::Diagnostic;
 use super::super::decode::Decoder;
 use super::super::yaml::Node;
+use super::super::{Diagnostic, Duration};
 use super::columns::columns;
-use super::read::{flag, same};
+use super::read::{Beside, flag, is_stream, parsed, same};
 
 /// Fields that only a refresh makes use of.
 const OF_REFRESH: &[&str] =
     &["refresh_check_interval", "refresh_cron", "refresh_data_window", "refresh_append_overlap"];
 
-const OF_RETENTION: &[&str] = &["retention_period", "retention_sql", "retention_check_interval"];
+pub(super) const OF_RETENTION: &[&str] = &["retention_period", "retention_sql", "retention_check_interval"];
 
 /// Collects every contradiction between the fields of a dataset.
-pub(super) fn check(decoder: &mut Decoder<'_>, item: &Node, subject: &str) {
+pub(super) fn check(decoder: &mut Decoder<'_>, item: &Node, beside: &Beside<'_>, subject: &str) {
     let mut judge = Judge { decoder, item, subject };
     judge.beside_acceleration();
+    judge.acceptable_lag(beside);
     let Some(node) = item.get("acceleration") else { return };
-    judge.refresh(node);
+    match is_stream(item, node) {
+        true => judge.stream(node, beside),
+        false => {
+            judge.refresh(node);
+            judge.retention(node);
+        }
+    }
     judge.jitter(node);
-    judge.retention(node);
     judge.params(node);
     judge.conflicts(node);
     for field in ["refresh_sql", "retention_sql"] {
@@ -30,15 +36,16 @@ pub(super) fn check(decoder: &mut Decoder<'_>, item: &Node, subject: &str) {
     }
 }
 
-struct Judge<'a, 'b> {
-    decoder: &'a mut Decoder<'b>,
-    item: &'a Node,
-    subject: &'a str,
+/// One dataset on trial.
+pub(super) struct Judge<'a, 'b> {
+    pub decoder: &'a mut Decoder<'b>,
+    pub item: &'a Node,
+    pub subject: &'a str,
 }
 
 impl Judge<'_, '_> {
     /// A problem at the key of `field`, where that is written.
-    fn against(&mut self, node: &Node, field: &str, what: &str, help: &str) {
+    pub fn against(&mut self, node: &Node, field: &str, what: &str, help: &str) {
         if let Some((key, _)) = node.entry(field) {
             let message = format!("{}: {what}", self.subject);
             self.decoder.problem(Diagnostic::new("InvalidValue", message).at(key.at).help(help));
@@ -86,9 +93,6 @@ impl Judge<'_, '_> {
 
     fn refresh(&mut self, node: &Node) {
         let mode = node.get("refresh_mode").and_then(Node::text).unwrap_or("full");
-        if mode == "append" && !self.has_time_column() {
-            self.append_stream(node);
-        }
         if mode == "full" {
             let what = "`acceleration.refresh_append_overlap` does nothing without `refresh_mode: append`";
             self.against(node, "refresh_append_overlap", what, "remove it, or append");
@@ -100,30 +104,25 @@ impl Judge<'_, '_> {
             }
         }
         self.needs_time_column(node, "refresh_data_window");
-    }
-
-    /// An append without a time column asks the upstream to send what is new by itself.
-    fn append_stream(&mut self, node: &Node) {
-        let Some((key, _)) = node.entry("refresh_mode") else { return };
-        // What is switched off asks for nothing.
-        if flag(node, "enabled") == Some(false) {
-            return;
+        if is_zero(node, "refresh_check_interval") {
+            let message =
+                format!("{}: `acceleration.refresh_check_interval`: must be more than zero", self.subject);
+            let at = node.get("refresh_check_interval").map_or(node.at, |value| value.at);
+            let help = "leave it out for the default";
+            self.decoder.problem(Diagnostic::new("InvalidValue", message).at(at).help(help));
         }
-        let what = "not supported yet: `acceleration.refresh_mode: append` without `time_column`";
-        let message = format!("{}: {what}", self.subject);
-        let help = "name the column that tells the age of a row: `time_column: created_at` of the dataset";
-        self.decoder.problem(Diagnostic::new("NotSupportedYet", message).at(key.at).help(help));
     }
 
     fn jitter(&mut self, node: &Node) {
         let max = node.get("refresh_jitter_max").is_some();
+        let has_interval = node.get("refresh_check_interval").is_some() || is_stream(self.item, node);
         match flag(node, "refresh_jitter_enabled") {
             None if node.get("refresh_jitter_enabled").is_none() => {
                 let what =
                     "`acceleration.refresh_jitter_max` does nothing without `refresh_jitter_enabled: true`";
                 self.against(node, "refresh_jitter_max", what, "add it, or remove `refresh_jitter_max`");
             }
-            Some(true) if !max && node.get("refresh_check_interval").is_none() => {
+            Some(true) if !max && !has_interval => {
                 let what = "`acceleration.refresh_jitter_enabled` needs `refresh_jitter_max` where there is no \
                             `refresh_check_interval`";
                 let help = "say how far a refresh may be moved: `refresh_jitter_max: 30s`";
@@ -213,6 +212,11 @@ impl Judge<'_, '_> {
             self.decoder.problem(Diagnostic::new("InvalidValue", message).at(key.at).help(help));
         }
     }
+}
+
+/// Whether `field` is written, and no time at all.
+pub(super) fn is_zero(node: &Node, field: &str) -> bool {
+    parsed::<Duration>(node, field).is_some_and(Duration::is_zero)
 }
 
 /// The columns of the primary key and of the unique indexes.

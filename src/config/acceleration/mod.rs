@@ -6,12 +6,13 @@
 mod agree;
 mod columns;
 mod read;
+mod stream;
 
 use std::path::PathBuf;
 
 use super::{ByteSize, Duration, Span};
 
-pub(super) use read::{read_acceleration, read_ready_state, read_schema_change, read_time_column};
+pub(super) use read::{Beside, read_acceleration, read_ready_state, read_schema_change, read_time_column};
 
 /// A dataset that is kept here. `acceleration.enabled: false` leaves none.
 #[derive(Debug, Clone)]
@@ -59,6 +60,7 @@ pub enum FileMode {
 #[derive(Debug, Clone)]
 pub struct Refresh {
     pub mode: RefreshMode,
+    /// [`Schedule::Once`] for a stream, which is compared with its upstream by an interval of its own.
     pub schedule: Schedule,
     /// `refresh_sql`, not empty, not parsed.
     pub sql: Option<String>,
@@ -68,7 +70,7 @@ pub struct Refresh {
     pub append_overlap: Duration,
     pub retry: Retry,
     pub on_startup: OnStartup,
-    /// The most that a refresh is moved in time, to either side; `None` when it is not.
+    /// The most that a refresh, or the comparison of a stream, is moved in time, to either side; `None` when it is not.
     pub jitter: Option<Duration>,
 }
 
@@ -79,8 +81,20 @@ pub enum RefreshMode {
     Full,
     /// Rows that are newer by the dataset's time column, which it then has.
     Append,
+    /// `append` without a time column: the upstream sends what is new by itself.
+    Stream(AppendStream),
     /// Nothing: the table is never refreshed.
     Disabled,
+}
+
+/// How a dataset follows the append stream of its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendStream {
+    /// `refresh_check_interval`: how often what is held is compared with the upstream, beside the stream; more than
+    /// zero. `None`: never by time.
+    pub check_interval: Option<Duration>,
+    /// `append_stream_acceptable_lag`: a dataset that is further behind is in error; more than zero.
+    pub acceptable_lag: Duration,
 }
 
 /// When the table is refreshed by itself.

@@ -2,35 +2,49 @@
 //!
 //! Form was judged by the checker: a value of the wrong form is left out here without a second word.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::super::decode::{Decoder, text};
+use super::super::params::LAG_PARAM;
+use super::super::types::{Connector, Param};
 use super::super::yaml::{Key, Node};
 use super::super::{Diagnostic, Duration};
 use super::columns::columns;
 use super::{
-    Acceleration, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState, Refresh, RefreshMode,
-    Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat, ZeroResults, agree,
+    Acceleration, AppendStream, Conflict, FileMode, IndexOf, Mode, OnConflict, OnStartup, ReadyState,
+    Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat,
+    ZeroResults, agree,
 };
 
 /// The jitter of a schedule that does not say how much: a tenth of its interval.
 const JITTER_PART: u32 = 10;
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const ACCEPTABLE_LAG: Duration = Duration::from_secs(60);
+
+/// What else of a dataset its acceleration hangs on.
+pub(in super::super) struct Beside<'a> {
+    /// None where `from` is wrong.
+    pub connector: Option<Connector>,
+    pub params: &'a BTreeMap<String, Param>,
+}
 
 /// The `acceleration:` of a dataset; `None` where there is none, or where it is switched off.
 pub(in super::super) fn read_acceleration(
     decoder: &mut Decoder<'_>,
     item: &Node,
+    beside: &Beside<'_>,
     subject: &str,
 ) -> Option<Acceleration> {
-    agree::check(decoder, item, subject);
+    agree::check(decoder, item, beside, subject);
     let (key, node) = item.entry("acceleration")?;
     let primary_key = primary_key(decoder, node, subject);
     let indexes = indexes(decoder, node, primary_key.as_deref(), subject);
     let on_conflict = on_conflict(decoder, node, primary_key.as_deref(), &indexes, subject);
     let acceleration = Acceleration {
         mode: mode(node),
-        refresh: refresh(node),
+        refresh: refresh(node, stream(item, node, beside)),
         retention: retention(node),
         stream: stream_retention(node),
         on_zero_results: match text(node, "on_zero_results").as_deref() {
@@ -103,19 +117,42 @@ fn mode(node: &Node) -> Mode {
     }
 }
 
-fn refresh(node: &Node) -> Refresh {
-    let schedule = match (text(node, "refresh_cron"), parsed(node, "refresh_check_interval")) {
+/// Whether the dataset follows an append stream: what is new comes by itself, there is no column to ask for it by.
+pub(super) fn is_stream(item: &Node, node: &Node) -> bool {
+    node.get("refresh_mode").and_then(Node::text) == Some("append") && item.get("time_column").is_none()
+}
+
+fn stream(item: &Node, node: &Node, beside: &Beside<'_>) -> Option<AppendStream> {
+    if !is_stream(item, node) {
+        return None;
+    }
+    let check_interval = parsed(node, "refresh_check_interval").unwrap_or(STREAM_CHECK_INTERVAL);
+    let lag = beside.params.get(LAG_PARAM).and_then(|param| param.value.literal()?.parse().ok());
+    Some(AppendStream {
+        check_interval: (!check_interval.is_zero()).then_some(check_interval),
+        acceptable_lag: lag.unwrap_or(ACCEPTABLE_LAG),
+    })
+}
+
+fn refresh(node: &Node, stream: Option<AppendStream>) -> Refresh {
+    let cron = text(node, "refresh_cron").filter(|_| stream.is_none());
+    let interval = match stream {
+        Some(stream) => stream.check_interval,
+        None => parsed(node, "refresh_check_interval"),
+    };
+    let schedule = match (cron, interval) {
         (Some(cron), _) => Schedule::Cron(cron),
-        (None, Some(interval)) => Schedule::Every(interval),
-        (None, None) => Schedule::Once,
+        (None, Some(interval)) if stream.is_none() => Schedule::Every(interval),
+        (None, _) => Schedule::Once,
     };
     Refresh {
-        mode: match text(node, "refresh_mode").as_deref() {
-            Some("append") => RefreshMode::Append,
-            Some("disabled") => RefreshMode::Disabled,
-            _ => RefreshMode::Full,
+        mode: match (stream, text(node, "refresh_mode").as_deref()) {
+            (Some(stream), _) => RefreshMode::Stream(stream),
+            (None, Some("append")) => RefreshMode::Append,
+            (None, Some("disabled")) => RefreshMode::Disabled,
+            (None, _) => RefreshMode::Full,
         },
-        jitter: jitter(node, &schedule),
+        jitter: jitter(node, interval),
         schedule,
         sql: text(node, "refresh_sql"),
         data_window: parsed(node, "refresh_data_window"),
@@ -133,15 +170,12 @@ fn refresh(node: &Node) -> Refresh {
     }
 }
 
-fn jitter(node: &Node, schedule: &Schedule) -> Option<Duration> {
+/// `interval` is the one that is moved.
+fn jitter(node: &Node, interval: Option<Duration>) -> Option<Duration> {
     if flag(node, "refresh_jitter_enabled") != Some(true) {
         return None;
     }
-    let most = match (parsed(node, "refresh_jitter_max"), schedule) {
-        (Some(most), _) => most,
-        (None, Schedule::Every(interval)) => interval.part(JITTER_PART),
-        (None, Schedule::Once | Schedule::Cron(_)) => return None,
-    };
+    let most = parsed(node, "refresh_jitter_max").or_else(|| Some(interval?.part(JITTER_PART)))?;
     (!most.is_zero()).then_some(most)
 }
 

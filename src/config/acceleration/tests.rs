@@ -164,7 +164,6 @@ fn what_is_not_built_is_refused_by_name() {
          primary_key: id\n      on_conflict: {id: upsert_dedup}\n      snapshots: enabled\n      \
          disable_query_push_down: true\n"
     ));
-    insta::assert_snapshot!(said("    acceleration: {refresh_mode: append}\n"));
     insta::assert_snapshot!(said(
         "    acceleration:\n      mode: file\n      params: {resident: false}\n      primary_key: id\n      \
          indexes: {a: enabled}\n"
@@ -200,4 +199,74 @@ fn fields_that_contradict_each_other() {
     ));
     insta::assert_snapshot!(said("    acceleration: {refresh_jitter_enabled: true}\n"));
     insta::assert_snapshot!(said("    ready_state: on_registration\n    on_schema_change: fail\n"));
+}
+
+fn stream(lines: &str) -> AppendStream {
+    match accelerated(lines).refresh.mode {
+        RefreshMode::Stream(stream) => stream,
+        other => panic!("{other:?} is no stream"),
+    }
+}
+
+#[test]
+fn an_append_without_a_time_column_is_a_stream() {
+    let defaults = AppendStream { check_interval: Some(duration("30s")), acceptable_lag: duration("60s") };
+    assert_eq!(stream("    acceleration: {refresh_mode: append}\n"), defaults);
+    for zero in ["0", "0s"] {
+        let lines = format!("    acceleration: {{refresh_mode: append, refresh_check_interval: {zero}}}\n");
+        assert_eq!(stream(&lines).check_interval, None);
+    }
+    for key in ["append_stream_acceptable_lag", "spiceai_append_stream_acceptable_lag"] {
+        let lines = format!(
+            "    params: {{{key}: 5m}}\n    acceleration:\n      mode: file\n      refresh_mode: append\n      \
+             refresh_check_interval: 20s\n      refresh_jitter_enabled: true\n      primary_key: id\n"
+        );
+        let stream = stream(&lines);
+        let expected = AppendStream { check_interval: Some(duration("20s")), acceptable_lag: duration("5m") };
+        assert_eq!(stream, expected);
+        let refresh = accelerated(&lines).refresh;
+        assert_eq!((refresh.schedule, refresh.jitter), (Schedule::Once, Some(duration("2s"))));
+    }
+    let lines = "    acceleration: {refresh_mode: append, refresh_jitter_enabled: true}\n";
+    assert_eq!(accelerated(lines).refresh.jitter, Some(duration("3s")), "a tenth of the default");
+    let with_time = "    time_column: at\n    acceleration: {refresh_mode: append}\n";
+    assert_eq!(accelerated(with_time).refresh.mode, RefreshMode::Append);
+    let off = "    acceleration: {refresh_mode: append, retention_check_enabled: false, retention_sql: DELETE FROM t}\n";
+    assert!(!accelerated(off).retention.enabled);
+}
+
+#[test]
+fn what_chooses_rows_or_moments_is_nothing_to_a_stream() {
+    insta::assert_snapshot!(said(
+        "    acceleration:\n      refresh_mode: append\n      refresh_sql: SELECT * FROM orders\n      \
+         refresh_cron: 0 * * * *\n      refresh_data_window: 1d\n      refresh_append_overlap: 1s\n      \
+         refresh_retry_enabled: true\n      refresh_retry_max_attempts: 3\n      refresh_on_startup: always\n      \
+         primary_key: id\n      on_conflict: {id: upsert}\n      retention_check_enabled: true\n      \
+         retention_check_interval: 1h\n      retention_period: 1d\n      retention_sql: DELETE FROM orders\n"
+    ));
+    insta::assert_snapshot!(said(
+        "    acceleration: {refresh_mode: append, refresh_check_interval: 0, refresh_jitter_enabled: true}\n"
+    ));
+}
+
+#[test]
+fn flight_sql_has_no_append_streams() {
+    let lines = "    acceleration: {refresh_mode: append}\n";
+    let text = format!("{HEAD}{lines}").replace("from: t", "from: flightsql:t");
+    let source = SourceFile { path: "spicepod.yaml".into(), text };
+    insta::assert_snapshot!(parse(source).expect_err("the spicepod was taken"));
+}
+
+#[test]
+fn an_acceptable_lag_is_a_duration_of_a_stream() {
+    insta::assert_snapshot!(said("    params: {append_stream_acceptable_lag: 1m}\n"));
+    insta::assert_snapshot!(said(
+        "    time_column: at\n    params: {spiceai_append_stream_acceptable_lag: 1m}\n    \
+         acceleration: {refresh_mode: append}\n"
+    ));
+    for wrong in ["0s", "soon", "'${secrets:LAG}'"] {
+        insta::assert_snapshot!(said(&format!(
+            "    params: {{append_stream_acceptable_lag: {wrong}}}\n    acceleration: {{refresh_mode: append}}\n"
+        )));
+    }
 }

@@ -36,10 +36,12 @@ pub enum Fault {
     Hang,
     /// The connection dies as the call arrives.
     Reset,
-    /// DoGet sends so many batches, then ends with this status.
+    /// DoGet or DoExchange sends so many batches, then ends with this status.
     BreakAfter { batches: usize, status: Status },
-    /// DoGet sends so many batches, and then nothing more; the connection lives.
+    /// DoGet or DoExchange sends so many batches, and then nothing more; the connection lives.
     StallAfter { batches: usize },
+    /// So many bytes of the answer arrive, and the connection dies: before, after, or in the middle of a message.
+    ResetAfter { bytes: usize },
 }
 
 /// Faults waiting for their calls.

@@ -11,9 +11,11 @@
 //! upstream.inject(Method::DoGet, 2, Fault::Status(Status::unavailable("busy")));
 //! ```
 
+mod exchange;
 mod faults;
 mod server;
 mod service;
+mod socket;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
@@ -42,8 +45,11 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Call {
     pub method: Method,
-    /// The statement, for GetFlightInfo, GetSchema and DoGet; absent where a fault below Flight came first.
+    /// The statement, for GetFlightInfo, GetSchema and DoGet, or the table of a DoExchange; absent where a fault
+    /// below Flight came first.
     pub sql: Option<String>,
+    /// What the first message of a DoExchange carried beside its descriptor.
+    pub app_metadata: Bytes,
     /// All request headers that are text.
     pub metadata: BTreeMap<String, String>,
     /// Counts from 0 in order of acceptance.
@@ -68,11 +74,25 @@ pub struct Builder {
     port: u16,
 }
 
+/// How an upstream sends the rows that are pushed to its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Of2024,
+    /// `ring`: how many updates a subscriber may be behind.
+    Of2026 {
+        ring: usize,
+    },
+}
+
 struct Settings {
     login: Login,
     flight_sql_only: bool,
     whole_messages: bool,
     token_lifetime: Option<Duration>,
+    /// None: DoExchange is a call that nobody should make.
+    form: Option<Form>,
+    snapshot_lag: Duration,
+    write_lag: Duration,
 }
 
 /// Who may call.
@@ -97,6 +117,11 @@ struct State {
     promised_schema: Mutex<Option<SchemaRef>>,
     endpoints: Mutex<Vec<Vec<String>>>,
     running: Mutex<HashMap<Method, Running>>,
+    feeds: exchange::Feeds,
+    /// Told to every open connection.
+    cuts: tokio::sync::broadcast::Sender<()>,
+    /// Connections that were open when this was raised are dark.
+    blackholes: AtomicUsize,
     connections: AtomicUsize,
     reset_every: AtomicUsize,
     goaway_every: AtomicUsize,
@@ -213,6 +238,9 @@ impl Builder {
             promised_schema: Mutex::default(),
             endpoints: Mutex::new(vec![Vec::new()]),
             running: Mutex::default(),
+            feeds: exchange::Feeds::default(),
+            cuts: tokio::sync::broadcast::channel(64).0,
+            blackholes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             reset_every: AtomicUsize::new(0),
             goaway_every: AtomicUsize::new(0),
@@ -238,6 +266,9 @@ impl Upstream {
                 flight_sql_only: false,
                 whole_messages: false,
                 token_lifetime: None,
+                form: None,
+                snapshot_lag: Duration::ZERO,
+                write_lag: Duration::ZERO,
             },
             port: 0,
         }
@@ -331,6 +362,17 @@ impl Upstream {
         self.state.goaway_every.store(requests, Ordering::Relaxed);
     }
 
+    /// Every open connection dies.
+    pub fn cut(&self) {
+        // Perhaps none is open.
+        let _ = self.state.cuts.send(());
+    }
+
+    /// Nothing passes over any open connection any more, and none is closed; those made later work.
+    pub fn blackhole(&self) {
+        self.state.blackholes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// GetFlightInfo and GetSchema promise this schema, whatever the data are.
     pub fn promise_schema(&self, schema: Option<SchemaRef>) {
         *lock(&self.state.promised_schema) = schema;
@@ -351,6 +393,7 @@ impl Upstream {
     pub async fn stop(&mut self) {
         if let Some(scope) = self.running.take() {
             scope.shutdown(STOP_MAX).await.expect("the fake upstream's tasks end");
+            self.state.feeds.close();
             self.port = Some(ClosedPort::at(self.addr));
         }
     }
@@ -390,7 +433,7 @@ impl State {
         };
         let metadata = headers.iter().filter_map(text).collect();
         let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
-        let call = Call { method, sql: None, metadata, connection };
+        let call = Call { method, sql: None, app_metadata: Bytes::new(), metadata, connection };
         lock(&self.calls).push((id, call));
         id
     }
@@ -407,6 +450,13 @@ impl State {
     fn record_sql(&self, id: CallId, sql: &str) {
         if let Some((_, call)) = lock(&self.calls).iter_mut().find(|(known, _)| *known == id) {
             call.sql = Some(sql.to_owned());
+        }
+    }
+
+    fn record_exchange(&self, id: CallId, table: &str, app_metadata: Bytes) {
+        if let Some((_, call)) = lock(&self.calls).iter_mut().find(|(known, _)| *known == id) {
+            call.sql = Some(table.to_owned());
+            call.app_metadata = app_metadata;
         }
     }
 

@@ -2,13 +2,17 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
+use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,6 +20,7 @@ use sidewing::task::Scope;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::body::Body;
@@ -24,9 +29,12 @@ use tower::Service;
 use super::State;
 use super::faults::{Break, Fault, Method, Refusal, Stall};
 use super::service::Fake;
+use super::socket::Socket;
 
 /// How long a client may take for its side of the TLS handshake.
 const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long the last bytes of a torn answer take to leave.
+const FLUSH: Duration = Duration::from_millis(20);
 
 /// One accepted connection.
 struct Connection {
@@ -79,20 +87,26 @@ async fn serve_http2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, s
         reset: Notify::new(),
         goaway: Notify::new(),
     });
+    let mut cuts = state.cuts.subscribe();
     let flight = FlightServiceServer::new(Fake(Arc::clone(&state)));
+    let socket = Socket::new(io, Arc::clone(&state));
     let service = service_fn({
         let connection = Arc::clone(&connection);
         move |request| handle(request, flight.clone(), Arc::clone(&connection), Arc::clone(&state))
     });
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut serving = std::pin::pin!(serving);
     loop {
         tokio::select! {
+            // What is sent after a cut must not arrive.
+            biased;
+            // Also where this one came too late to hear of every cut.
+            _ = cuts.recv() => return,
+            () = connection.reset.notified() => return,
+            () = connection.goaway.notified() => serving.as_mut().graceful_shutdown(),
             // A client that goes away in mid-call is an error for hyper, and everyday life here.
             _ = serving.as_mut() => return,
-            () = connection.goaway.notified() => serving.as_mut().graceful_shutdown(),
-            () = connection.reset.notified() => return,
         }
     }
 }
@@ -125,10 +139,11 @@ async fn answer(
     let call = state.record(method, request.headers(), connection.number);
     request.extensions_mut().insert(call);
     count(&connection, &state).await;
+    let mut bytes_left = None;
     match state.injections.take(method) {
         None => {}
         Some(Fault::Status(status)) => match method {
-            Method::GetFlightInfo | Method::GetSchema | Method::DoGet => {
+            Method::GetFlightInfo | Method::GetSchema | Method::DoGet | Method::DoExchange => {
                 request.extensions_mut().insert(Refusal(status));
             }
             _ => return status.into_http(),
@@ -143,10 +158,15 @@ async fn answer(
         Some(Fault::StallAfter { batches }) => {
             request.extensions_mut().insert(Stall(batches));
         }
+        Some(Fault::ResetAfter { bytes }) => bytes_left = Some(bytes),
     }
-    match flight.call(request).await {
+    let response = match flight.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
+    };
+    match bytes_left {
+        None => response,
+        Some(left) => response.map(|body| Body::new(Torn { body, left, connection, wait: None })),
     }
 }
 
@@ -169,6 +189,42 @@ async fn count(connection: &Connection, state: &State) {
 async fn reset(connection: &Connection) {
     connection.reset.notify_one();
     std::future::pending().await
+}
+
+/// An answer of which so many bytes arrive before its connection dies.
+struct Torn {
+    body: Body,
+    left: usize,
+    connection: Arc<Connection>,
+    /// Runs while the last bytes are on their way.
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Torn {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.left == 0 {
+            let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(FLUSH)));
+            std::task::ready!(wait.as_mut().poll(cx));
+            self.connection.reset.notify_one();
+            return Poll::Pending;
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|mut data| {
+                    data.truncate(self.left);
+                    self.left -= data.len();
+                    data
+                })
+            })
+        }))
+    }
 }
 
 fn load_balancer_page() -> Response<Body> {

@@ -30,13 +30,13 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::faults::{Break, Refusal, Stall};
-use super::{CallId, Login, State};
+use super::{CallId, Login, State, exchange};
 
 /// The answers; all its memory is the shared [`State`].
 #[derive(Clone)]
 pub(super) struct Fake(pub(super) Arc<State>);
 
-type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, FlightError>> + Send>>;
 
 /// What a descriptor or a ticket asks for.
@@ -169,9 +169,13 @@ impl FlightService for Fake {
 
     async fn do_exchange(
         &self,
-        _request: Request<Streaming<FlightData>>,
+        request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.unexpected("DoExchange")
+        self.authorize(request.metadata())?;
+        match self.0.settings.form {
+            Some(form) => Ok(Response::new(exchange::subscribe(&self.0, form, request).await?)),
+            None => self.unexpected("DoExchange"),
+        }
     }
 
     async fn do_action(&self, _request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

@@ -1,0 +1,132 @@
+//! Which of the rows that a stock upstream sends are new. Pure.
+//!
+//! Rows of the table are known by their hashes, or where a key is declared by those of their keys.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+
+use crate::acceleration::store::{Budget, Census, Layout, OnConflict, Role, RowHash, RowHasher, StoreError};
+
+/// What is held of the table that is being filled.
+pub(super) struct Ledger {
+    hasher: RowHasher,
+    /// A row of a key that is held takes its place: nothing is left out.
+    takes_place: bool,
+    held: Census,
+    /// Rows that a query brought, whose own copies may still be on their way.
+    credits: Census,
+    /// Rows that were left out because one like them is held.
+    unsettled: u64,
+}
+
+/// The rows of a query, as far as they were read.
+pub(super) struct Asked {
+    seen: Census,
+}
+
+impl Ledger {
+    /// Of an empty table.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] for a type whose values cannot be compared.
+    pub(super) fn try_new(layout: &Arc<Layout>, budget: &Budget, seed: u64) -> Result<Self, StoreError> {
+        let key = layout.keys().iter().find_map(|key| match key.role {
+            Role::Primary { on_conflict } => Some((key.columns.clone(), on_conflict)),
+            Role::Unique { .. } | Role::Plain => None,
+        });
+        let all = || (0..layout.schema().fields().len()).collect();
+        let (columns, on_conflict) = key.unwrap_or_else(|| (all(), None));
+        Ok(Self {
+            hasher: RowHasher::try_new(Arc::clone(layout), columns, seed)?,
+            takes_place: on_conflict == Some(OnConflict::Upsert),
+            held: Census::new(budget),
+            credits: Census::new(budget),
+            unsettled: 0,
+        })
+    }
+
+    /// How many rows are held.
+    pub(super) fn rows(&self) -> u64 {
+        self.held.rows()
+    }
+
+    pub(super) fn unsettled(&self) -> u64 {
+        self.unsettled
+    }
+
+    /// So many of the rows that were left out are known to be repeats.
+    pub(super) fn settle(&mut self, rows: u64) {
+        self.unsettled = self.unsettled.saturating_sub(rows);
+    }
+
+    /// No copy of a row that a query brought is on its way any more.
+    pub(super) fn forget_credits(&mut self, budget: &Budget) {
+        self.credits = Census::new(budget);
+    }
+
+    /// Rows that are in the table already, as it was found.
+    pub(super) fn hold(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        self.held.lease(batch.num_rows())?;
+        for hash in self.hasher.hashes(batch)? {
+            self.held.add(hash);
+        }
+        Ok(())
+    }
+
+    /// The new ones among rows that the upstream sent.
+    pub(super) fn take(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>, StoreError> {
+        self.held.lease(batch.num_rows())?;
+        let hashes = self.hasher.hashes(&batch)?;
+        let new: Vec<bool> = hashes.into_iter().map(|hash| self.is_new(hash)).collect();
+        self.hasher.chosen(batch, new)
+    }
+
+    fn is_new(&mut self, hash: RowHash) -> bool {
+        if self.credits.remove(hash) {
+            return self.takes_place;
+        }
+        if self.held.count(hash) == 0 {
+            self.held.add(hash);
+            return true;
+        }
+        if !self.takes_place {
+            self.unsettled += 1;
+        }
+        self.takes_place
+    }
+
+    /// What is missing here of the next rows of a query: those beyond the number in which they are held.
+    pub(super) fn missing(
+        &mut self,
+        asked: &mut Asked,
+        batch: RecordBatch,
+    ) -> Result<Option<RecordBatch>, StoreError> {
+        self.held.lease(batch.num_rows())?;
+        asked.seen.lease(batch.num_rows())?;
+        let hashes = self.hasher.hashes(&batch)?;
+        let mut is_missing = |hash: RowHash| {
+            let missing = asked.seen.add(hash) > self.held.count(hash);
+            if missing {
+                self.held.add(hash);
+                self.credits.add(hash);
+            }
+            missing
+        };
+        let missing: Vec<bool> = hashes.into_iter().map(&mut is_missing).collect();
+        self.credits.lease(0)?;
+        self.hasher.chosen(batch, missing)
+    }
+}
+
+impl Asked {
+    /// Nothing was read yet.
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self { seen: Census::new(budget) }
+    }
+
+    /// How many rows the upstream had.
+    pub(super) fn rows(&self) -> u64 {
+        self.seen.rows()
+    }
+}

@@ -1,0 +1,80 @@
+//! Where an append stream comes from: the upstream's table, asked for its columns, its rows, their number and what is new.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::BoxStream;
+
+use crate::federation::Federation;
+use crate::name::DatasetName;
+use crate::upstream::{ExchangeMessage, UpstreamError};
+
+use super::super::error::RefreshError;
+use super::super::fetch::Fetch;
+
+/// An open stream; it ends after its first error.
+pub(super) type Messages = BoxStream<'static, Result<ExchangeMessage, UpstreamError>>;
+
+/// See the module.
+#[async_trait]
+pub(in super::super) trait Origin: Send + Sync {
+    /// The table's columns now.
+    async fn schema(&self) -> Result<SchemaRef, RefreshError>;
+
+    /// Opens a stream; `hello` goes beside the table's name.
+    async fn subscribe(&self, hello: Bytes) -> Result<Messages, RefreshError>;
+
+    /// How many rows the table has now.
+    async fn count(&self) -> Result<u64, RefreshError>;
+
+    /// All rows, as they are at one moment between this call and the first batch.
+    async fn rows(&self) -> Result<SendableRecordBatchStream, RefreshError>;
+}
+
+/// A table of an upstream.
+pub(in super::super) struct Remote {
+    federation: Federation,
+    name: DatasetName,
+}
+
+impl Remote {
+    pub(in super::super) fn new(federation: Federation, name: DatasetName) -> Arc<Self> {
+        Arc::new(Self { federation, name })
+    }
+
+    async fn plan(&self) -> Result<Fetch, RefreshError> {
+        if let Some(reason) = self.federation.never_reached(&self.name) {
+            return Err(RefreshError::never_reached(&self.name, reason));
+        }
+        Fetch::plan(&self.federation, &self.name, None).await.map_err(RefreshError::fetch(&self.name))
+    }
+
+    fn failed(&self, source: UpstreamError) -> RefreshError {
+        RefreshError::Upstream { dataset: self.name.clone(), source }
+    }
+}
+
+#[async_trait]
+impl Origin for Remote {
+    async fn schema(&self) -> Result<SchemaRef, RefreshError> {
+        self.federation.look_again(&self.name).await;
+        Ok(self.plan().await?.schema())
+    }
+
+    async fn subscribe(&self, hello: Bytes) -> Result<Messages, RefreshError> {
+        let opened = self.federation.subscribe(&self.name, hello).await;
+        opened.map(|subscription| subscription.messages).map_err(|error| self.failed(error))
+    }
+
+    async fn count(&self) -> Result<u64, RefreshError> {
+        self.federation.count_rows(&self.name).await.map_err(|error| self.failed(error))
+    }
+
+    async fn rows(&self) -> Result<SendableRecordBatchStream, RefreshError> {
+        let rows = self.plan().await?.rows().await.map_err(RefreshError::fetch(&self.name))?;
+        Ok(super::super::holder::reported(&self.federation, rows))
+    }
+}
