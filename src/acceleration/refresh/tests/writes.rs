@@ -150,15 +150,6 @@ impl World {
         assert_eq!(opened.findings, Findings::default());
         let name = layout.name().clone();
         let publication = Publication::new(name.clone(), Retention::default());
-<<<<<<< HEAD
-        let mut rows = match kind.residence {
-            Residence::Memory => {
-                Rows::Resident(Resident::new(name.clone(), budget.clone(), Some(opened.folder), publication))
-            }
-            Residence::Files => {
-                let context = SessionContext::new();
-                Rows::Filed(Filed::new(name.clone(), budget.clone(), opened.folder, context, publication))
-=======
         let (held, account) = (name.clone(), budget.clone());
         let mut rows = match kind.residence {
             Residence::Memory => {
@@ -167,7 +158,6 @@ impl World {
             Residence::Files => {
                 let context = SessionContext::new();
                 Rows::Filed(Filed::new(held, account, opened.folder, context, publication))
->>>>>>> put
             }
         };
         match opened.restored {
