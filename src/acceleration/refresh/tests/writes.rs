@@ -14,8 +14,6 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::acceleration::Publication;
-use crate::acceleration::Retention;
 use crate::acceleration::disk::tests::sim::{EIO, ENOSPC, Fault, Sim};
 use crate::acceleration::disk::{Findings, Mode, Residence, SOLE_COPY, Settings};
 use crate::acceleration::publish::{Publication, Retention};
