@@ -1,6 +1,8 @@
 //! Connections: a bound listener enters, requests reach a service, and a cancelled scope drains both.
 //!
 //! The only place that accepts. It never looks into a request.
+//!
+//! A drain waits for every answer but those that are marked [`Endless`].
 
 use std::future::Future;
 use std::io;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use ::http::{Request, Response};
 use http_body::Body;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::stall::Hasty;
 use crate::task::Scope;
@@ -39,6 +43,14 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests in flight on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
+
+/// When only answers without an end are left, their clients have this long to read that the process ends.
+const ENDLESS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Put among a response's extensions: its body has no end of its own. A drain does not wait until its client has read
+/// it, which may be never.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endless;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -181,11 +193,64 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let open = TaskTracker::new();
+    let service = TowerToHyperService::new(counted(service, open.clone()));
+    let connection = builder.serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = token.cancelled() => connection.as_mut().graceful_shutdown(),
     }
-    connection.await
+    tokio::select! {
+        ended = connection => ended,
+        () = only_endless(&open) => Ok(()),
+    }
+}
+
+/// Resolves when nothing that ends was open for a while.
+async fn only_endless(open: &TaskTracker) {
+    open.close();
+    loop {
+        open.wait().await;
+        tokio::time::sleep(ENDLESS_TIMEOUT).await;
+        // What came before the client knew of the end is answered.
+        if open.is_empty() {
+            return;
+        }
+    }
+}
+
+/// `service`, each request counted in `open` until its body has ended, unless that is [`Endless`].
+fn counted<S, B>(
+    service: S,
+    open: TaskTracker,
+) -> impl tower::Service<
+    Request<Incoming>,
+    Response = Response<impl Body<Data = B::Data, Error = B::Error> + Send>,
+    Error = S::Error,
+    Future: Send,
+> + Clone
++ Send
++ 'static
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    tower::service_fn(move |request| {
+        let (call, token) = (service.clone().oneshot(request), open.token());
+        async move {
+            let response = call.await?;
+            let token = response.extensions().get::<Endless>().is_none().then_some(token);
+            Ok(response.map(|body| {
+                body.map_frame(move |frame| {
+                    let _open = &token;
+                    frame
+                })
+            }))
+        }
+    })
 }

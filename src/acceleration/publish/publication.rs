@@ -108,6 +108,13 @@ impl Publication {
         self.enforce();
     }
 
+    /// The rows of now.
+    #[cfg(test)]
+    pub(crate) fn present_batches(&self) -> Option<Vec<arrow::array::RecordBatch>> {
+        let present = self.present.borrow().clone()?;
+        Some(present.pieces().iter().map(|piece| piece.read(0, piece.rows).unwrap()).collect())
+    }
+
     fn turn(&self, next: Option<Arc<Published>>) {
         self.present.send_replace(next);
         self.enforce();

@@ -17,7 +17,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
 
-use crate::acceleration::disk::{self, Folder, Residence, Restored, Settings};
+use crate::acceleration::disk::{self, Folder, Opened, Residence, Restored, Settings};
 use crate::acceleration::store::{Budget, Layout, OrSource};
 use crate::config::SchemaChange;
 use crate::federation::Federation;
@@ -96,11 +96,25 @@ impl Holder {
         let settings = Settings { memory_bytes_max: self.memory_left(), ..settings };
         let (residence, mode) = (settings.residence, settings.mode);
         let (name, budget) = (self.definition.name.clone(), self.budget.clone());
-        let publication = || Arc::clone(&self.board.publication);
         // A try before this one may hold the folder.
         self.rows.forget();
-        self.rows = Rows::Resident(Resident::new(name.clone(), budget.clone(), None, publication()));
+        self.rows = Rows::Resident(Resident::new(name, budget, None, Arc::clone(&self.board.publication)));
         let opened = Folder::open(settings).await.map_err(RefreshError::disk(&self.definition.name))?;
+        self.found(opened, residence, mode).await
+    }
+
+    /// Takes an open folder and what it held. Whether a generation was restored.
+    ///
+    /// # Errors
+    /// Rows that cannot be served, where they may not be fetched anew.
+    pub(super) async fn found(
+        &mut self,
+        opened: Opened,
+        residence: Residence,
+        mode: disk::Mode,
+    ) -> Result<bool, RefreshError> {
+        let (name, budget) = (self.definition.name.clone(), self.budget.clone());
+        let publication = Arc::clone(&self.board.publication);
         if !opened.findings.is_empty() {
             let dataset = &self.definition.name;
             tracing::warn!(%dataset, findings = %opened.findings, "the stored generation is not what it was");
@@ -111,10 +125,10 @@ impl Holder {
         }
         self.rows = match residence {
             Residence::Memory => {
-                Rows::Resident(Resident::new(name, budget, Some(opened.folder), publication()))
+                Rows::Resident(Resident::new(name, budget, Some(opened.folder), publication))
             }
             Residence::Files => {
-                Rows::Filed(Filed::new(name, budget, opened.folder, self.reading(), publication()))
+                Rows::Filed(Filed::new(name, budget, opened.folder, self.reading(), publication))
             }
         };
         let Some(held) = opened.restored else { return Ok(false) };

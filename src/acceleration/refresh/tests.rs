@@ -2,5 +2,6 @@
 
 mod clock;
 mod model;
+mod streams;
 mod world;
 mod writes;

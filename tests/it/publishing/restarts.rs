@@ -98,17 +98,19 @@ async fn the_end_of_the_process_is_told() {
     let (mut peer, mut stock) = (Peer::subscribe(&sidecar).await, Stock::subscribe(&sidecar).await);
     peer.catch_up(&sidecar).await;
     stock.catch_up(&sidecar).await;
-    let ended = tokio::spawn(sidecar.terminate());
-    let peer_told = loop {
-        if let Err(status) = peer.take().await {
-            break status;
+    let told = async {
+        loop {
+            if let Err(status) = peer.take().await {
+                break status;
+            }
         }
     };
+    let (ended, peer_told) = tokio::join!(sidecar.terminate(), told);
     for told in [peer_told, stock.take().await.unwrap_err()] {
         assert_eq!(
             (told.code(), told.message()),
             (Code::Unavailable, "sidewing is shutting down; subscribe again")
         );
     }
-    assert_eq!(ended.await.unwrap().code, Some(0));
+    assert_eq!(ended.code, Some(0));
 }

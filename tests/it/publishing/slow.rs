@@ -78,3 +78,14 @@ async fn cut_off(params: &str) -> Status {
     assert_eq!(again.kinds[0], Kind::Snapshot);
     status
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_does_not_read_does_not_hold_up_the_end() {
+    let upstream = Upstream::builder().table("t", table(generation(1))).start().await;
+    let rest = "runtime:\n  shutdown_timeout: 20s\n";
+    let sidecar = start(&[Dataset::of("t", &upstream).accelerated("")], rest).await;
+    let mut stuck = Peer::subscribe(&sidecar).await;
+    assert_eq!(stuck.take().await.unwrap().kind, Kind::Snapshot);
+    // With another code it waited for the time that a shutdown may take.
+    assert_eq!(sidecar.terminate().await.code, Some(0));
+}

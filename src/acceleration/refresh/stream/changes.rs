@@ -104,7 +104,7 @@ mod tests {
             Change::Ignored(rows) => format!("ignored {rows}"),
             Change::Rows(batch) => {
                 let numbers = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>();
-                format!("rows {:?}", numbers.values())
+                format!("rows {:?}", &numbers.values()[..])
             }
         };
         let all: Vec<String> = changes(&batch(ops, nulls)).unwrap().into_iter().map(show).collect();

@@ -25,5 +25,7 @@ mod told;
 
 pub(super) use follower::Follower;
 pub(super) use origin::Remote;
+#[cfg(test)]
+pub(super) use origin::{Messages, Origin};
 pub use told::StreamStatus;
 pub(super) use told::Told;

@@ -16,7 +16,7 @@ use super::super::error::RefreshError;
 use super::super::fetch::Fetch;
 
 /// An open stream; it ends after its first error.
-pub(super) type Messages = BoxStream<'static, Result<ExchangeMessage, UpstreamError>>;
+pub(in super::super) type Messages = BoxStream<'static, Result<ExchangeMessage, UpstreamError>>;
 
 /// See the module.
 #[async_trait]

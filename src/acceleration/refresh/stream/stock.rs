@@ -77,6 +77,8 @@ struct Repair {
     /// What was held and unsettled as it began.
     held: u64,
     unsettled: u64,
+    /// New rows that the stream brought since.
+    brought: u64,
 }
 
 enum Rows {
@@ -292,6 +294,9 @@ impl Stock {
         let (ledger, new) = compared.await??;
         let new: Vec<RecordBatch> = new.into_iter().flatten().collect();
         self.is_past |= self.is_proven && !new.is_empty();
+        if let Some(repair) = &mut self.repair {
+            repair.brought += new.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        }
         desk.add(new, None).await?;
         let is_open = ledger.unsettled() > 0 || desk.is_aside();
         // Only now: had they not been put down, they would not be held.
@@ -433,7 +438,7 @@ impl Stock {
         let rows = Rows::Opening(async move { origin.rows().await }.boxed());
         let (held, unsettled) = (self.rows(desk), self.unsettled());
         let asked = Asked::new(&desk.held.budget);
-        self.repair = Some(Repair { rows, asked, begun: Instant::now(), held, unsettled });
+        self.repair = Some(Repair { rows, asked, begun: Instant::now(), held, unsettled, brought: 0 });
     }
 
     fn repair_failed(&mut self, error: RefreshError) -> RefreshError {
@@ -482,6 +487,11 @@ impl Stock {
         }
         if upstream < repair.held {
             return self.fewer(desk, upstream).await;
+        }
+        if upstream + repair.brought < held {
+            // Rows are held that the upstream has replaced by others: the next counts are smaller.
+            self.count_soon();
+            return Ok(());
         }
         self.whole(desk, repair.begun, held).await
     }

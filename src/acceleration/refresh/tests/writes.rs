@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::acceleration::disk::tests::sim::{EIO, ENOSPC, Fault, Sim};
 use crate::acceleration::disk::{Findings, Mode, Residence, SOLE_COPY, Settings};
+use crate::acceleration::publish::{Publication, Retention};
 use crate::acceleration::store::{Budget, Key, Layout, Role};
 use crate::name::DatasetName;
 
@@ -146,13 +147,15 @@ impl World {
         let opened = sim.open_folder(settings).await.unwrap();
         assert_eq!(opened.findings, Findings::default());
         let name = layout.name().clone();
+        let publication = Publication::new(name.clone(), Retention::default());
+        let (held, account) = (name.clone(), budget.clone());
         let mut rows = match kind.residence {
             Residence::Memory => {
-                Rows::Resident(Resident::new(name.clone(), budget.clone(), Some(opened.folder)))
+                Rows::Resident(Resident::new(held, account, Some(opened.folder), publication))
             }
             Residence::Files => {
                 let context = SessionContext::new();
-                Rows::Filed(Filed::new(name.clone(), budget.clone(), opened.folder, context))
+                Rows::Filed(Filed::new(held, account, opened.folder, context, publication))
             }
         };
         match opened.restored {

@@ -20,6 +20,7 @@ use tonic::{Response, Status, Streaming};
 use super::service::{Messages, Reply};
 use crate::query::SubscribeError;
 use crate::serve::Door;
+use crate::serve::listen::Endless;
 use crate::task::Scope;
 use changes::Changes;
 use first::Asked;
@@ -67,7 +68,9 @@ impl Exchanges {
             let _held = (&pump, &turn);
             message
         });
-        Ok(Response::new(messages.boxed()))
+        let mut response = Response::new(messages.boxed());
+        response.extensions_mut().insert(Endless);
+        Ok(response)
     }
 }
 

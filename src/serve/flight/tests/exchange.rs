@@ -135,6 +135,40 @@ async fn a_sidewing_is_told_which_rows_each_message_brings() {
 }
 
 #[tokio::test]
+async fn dictionaries_go_ahead_of_their_rows_without_a_frame() {
+    let words = (0..20_000).map(|row| Some(format!("word {}", row % 7)));
+    let batch = dictionary(words);
+    let log = log(&batch);
+    let (mut client, _scope) = flight(Fake::default().publishing(log.publication())).await;
+    let mut answer = exchange(&mut client, first(&["t"], Subscribe { held: None }.encode())).await.unwrap();
+    let (mut messages, mut unframed, mut last) = (Vec::new(), 0, 0);
+    while last < 20_000 {
+        let message = answer.next().await.unwrap().unwrap();
+        match Frame::decode(&message.app_metadata) {
+            Some(frame) => last = frame.last,
+            None => unframed += 1,
+        }
+        messages.push(message);
+    }
+    assert!(unframed > 0, "a dictionary");
+    assert_eq!(cast(decoded(messages).await.column(0), &DataType::Utf8).unwrap().len(), 20_000);
+
+    let answer = exchange(&mut client, first(&["t"], "")).await.unwrap();
+    let mut decoder = FlightDataDecoder::new(answer.map_err(Into::into));
+    let mut data: Vec<ArrayRef> = Vec::new();
+    while data.iter().map(|data| data.len()).sum::<usize>() < 20_001 {
+        if let DecodedPayload::RecordBatch(batch) = decoder.next().await.unwrap().unwrap().payload {
+            data.push(Arc::clone(batch.column(2)));
+        }
+    }
+    assert!(data[0].is_null(0), "of the truncation");
+    let words: Vec<ArrayRef> =
+        data[1..].iter().map(|data| cast(data.as_struct().column(0), &DataType::Utf8).unwrap()).collect();
+    let words: Vec<&dyn Array> = words.iter().map(AsRef::as_ref).collect();
+    assert_eq!(&arrow::compute::concat(&words).unwrap(), &cast(batch.column(0), &DataType::Utf8).unwrap());
+}
+
+#[tokio::test]
 async fn what_names_no_dataset_is_refused_in_words() {
     let log = log(&rows(0..3));
     let (mut client, _scope) = flight(Fake::default().publishing(log.publication())).await;
