@@ -122,7 +122,10 @@ async fn drops_under_load(form: Form) {
             let many = dice.random_range(1..60);
             upstream.push("t", rows(next..next + many)).await;
             next += many;
-            tokio::time::sleep(Duration::from_millis(dice.random_range(0..15))).await;
+            // Where rows never pause, a snapshot is proven whole only after some patience, and the waits between
+            // connections grow until one was.
+            let pause_ms = if dice.random_bool(0.1) { 500 } else { dice.random_range(0..15) };
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         next
     };
