@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::acceleration::publish::{Publication, Retention};
+use crate::acceleration::publish::Publication;
 use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
@@ -125,8 +125,8 @@ impl Status {
 }
 
 impl Board {
-    pub(super) fn new(name: DatasetName, has_time: bool, retention: Retention) -> Arc<Self> {
-        let publication = Publication::new(name.clone(), retention);
+    pub(super) fn new(has_time: bool, publication: Arc<Publication>) -> Arc<Self> {
+        let name = publication.dataset().clone();
         let told = Told {
             phase: Phase::Initializing,
             reason: None,

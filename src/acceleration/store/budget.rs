@@ -29,7 +29,7 @@ struct Account {
 }
 
 /// Some bytes of a [`Budget`], given back when dropped.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     account: Arc<Account>,
     reservation: MemoryReservation,
 }
@@ -55,7 +55,7 @@ impl Budget {
 
     /// # Errors
     /// [`StoreError::Memory`] when the pool refuses.
-    pub(super) fn lease(&self, bytes: usize) -> Result<Lease, StoreError> {
+    pub(crate) fn lease(&self, bytes: usize) -> Result<Lease, StoreError> {
         let lease = self.empty();
         lease.resize(bytes)?;
         Ok(lease)

@@ -38,7 +38,7 @@ mod zero;
 mod tests;
 
 pub(crate) use append::Append;
-pub(crate) use budget::Budget;
+pub(crate) use budget::{Budget, Lease};
 pub(crate) use census::{Census, RowHash, RowHasher};
 pub(crate) use chunk::Chunk;
 pub(crate) use error::StoreError;
