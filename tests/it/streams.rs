@@ -1,8 +1,10 @@
 //! Append streams: rows that are pushed upstream are here a moment later, once each, whatever happens on the way.
 //!
+//! - [`chain`]: three processes one behind the other.
 //! - [`fake`]: the fake upstream's own streams are what stock upstreams send.
 //! - [`subscribe`]: the real binary follows them.
 
+mod chain;
 mod fake;
 mod subscribe;
 

@@ -45,6 +45,7 @@ pub struct Builder {
     args: Vec<String>,
     stdin: Option<String>,
     limits: Option<String>,
+    flight_port: u16,
 }
 
 /// What a finished process left.
@@ -112,6 +113,12 @@ impl Builder {
         self
     }
 
+    /// Flight on this port of 127.0.0.1, where others will look for it after a restart.
+    pub fn flight_port(mut self, port: u16) -> Self {
+        self.flight_port = port;
+        self
+    }
+
     /// The sidecar's working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -119,7 +126,9 @@ impl Builder {
 
     /// `sidewing run` on free ports; returns when the addresses are printed.
     pub async fn start(self) -> Sidecar {
-        let ports = ["--http", "--flight", "--metrics"].into_iter().flat_map(|arg| [arg, "127.0.0.1:0"]);
+        let flight = format!("127.0.0.1:{}", self.flight_port);
+        let any = "127.0.0.1:0";
+        let ports = ["--http", any, "--flight", &flight, "--metrics", any];
         let mut command = self.command("run");
         let mut child = command.args(ports).args(&self.args).spawn().expect("the sidewing binary starts");
         let output = Output::default();
@@ -194,7 +203,15 @@ impl Sidecar {
     pub fn builder() -> Builder {
         let dir = tempfile::tempdir().expect("a temporary directory for the sidecar");
         let (stdin, limits) = (None, None);
-        Builder { dir, env: BTreeMap::new(), secrets: Vec::new(), args: Vec::new(), stdin, limits }
+        Builder {
+            dir,
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            args: Vec::new(),
+            stdin,
+            limits,
+            flight_port: 0,
+        }
     }
 
     /// `127.0.0.1:PORT` of the HTTP front end.

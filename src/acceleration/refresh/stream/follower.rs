@@ -168,7 +168,7 @@ impl Follower {
         let messages = self.origin.subscribe(Subscribe { held }.encode()).await?;
         self.desk.told.connected();
         self.resumed.begin(held);
-        self.stock.begin();
+        self.stock.begin(&self.desk);
         self.confirm.forget();
         self.counter.forget();
         self.speaks_frames = None;

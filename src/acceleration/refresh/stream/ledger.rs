@@ -16,6 +16,14 @@ pub(super) struct Ledger {
     credits: Census,
     /// Rows that were left out because one like them is held.
     unsettled: u64,
+    /// What was sent since the connection began, until that is all that is held.
+    replay: Option<Replay>,
+}
+
+struct Replay {
+    sent: Census,
+    /// Rows that are held and were sent, each as often as both.
+    covered: u64,
 }
 
 /// The rows of a query, as far as they were read.
@@ -37,6 +45,7 @@ impl Ledger {
             held: Census::new(budget),
             credits: Census::new(budget),
             unsettled: 0,
+            replay: None,
         })
     }
 
@@ -52,6 +61,21 @@ impl Ledger {
     /// So many of the rows that were left out are known to be repeats.
     pub(super) fn settle(&mut self, rows: u64) {
         self.unsettled = self.unsettled.saturating_sub(rows);
+    }
+
+    /// A connection begins: what is held is to be sent again.
+    pub(super) fn begin_replay(&mut self, budget: &Budget) {
+        let is_empty = self.held.rows() == 0;
+        self.replay = (!is_empty).then(|| Replay { sent: Census::new(budget), covered: 0 });
+    }
+
+    /// What is held is known to be there.
+    pub(super) fn end_replay(&mut self) {
+        self.replay = None;
+    }
+
+    pub(super) fn is_covered(&self) -> bool {
+        self.replay.is_none()
     }
 
     /// No copy of a row that a query brought is on its way any more.
@@ -72,11 +96,26 @@ impl Ledger {
     pub(super) fn take(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>, StoreError> {
         self.held.lease(batch.num_rows())?;
         let hashes = self.hasher.hashes(&batch)?;
+        if let Some(replay) = &self.replay {
+            replay.sent.lease(batch.num_rows())?;
+        }
         let new: Vec<bool> = hashes.into_iter().map(|hash| self.is_new(hash)).collect();
+        // Given back as soon as it is not needed.
+        self.replay = self.replay.take().filter(|replay| replay.covered < self.held.rows());
         self.hasher.chosen(batch, new)
     }
 
     fn is_new(&mut self, hash: RowHash) -> bool {
+        let is_new = self.enters(hash);
+        if let Some(replay) = &mut self.replay
+            && replay.sent.add(hash) <= self.held.count(hash)
+        {
+            replay.covered += 1;
+        }
+        is_new
+    }
+
+    fn enters(&mut self, hash: RowHash) -> bool {
         if self.credits.remove(hash) {
             return false;
         }

@@ -1,7 +1,8 @@
 //! What the upstream's count says of what is held. Pure.
 //!
 //! What is held is a part of what the upstream has. So an equal count proves that it is all of it, a greater one that
-//! something is missing or on its way, and a smaller one that the upstream has lost rows, which only it can know.
+//! something is missing or on its way, and a smaller one that the upstream has lost rows, which only it can know. After
+//! a reconnect the upstream may have lost all and have as many again: then rows count when they were sent once more.
 
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub(super) struct Counted {
     pub after: u64,
     /// Rows that were left out and may be new.
     pub unsettled: u64,
+    /// Every row that is held was sent, or found by a query, since the connection began: none is of an upstream that
+    /// has lost its rows since.
+    pub is_covered: bool,
     /// Since the last row came.
     pub quiet: Duration,
     /// Since the counts last agreed, or the first count after that.
@@ -45,14 +49,14 @@ pub(super) enum Verdict {
 }
 
 pub(super) fn judge(counted: &Counted) -> Verdict {
-    let Counted { upstream, before, after, unsettled, quiet, apart } = *counted;
-    if upstream == before {
-        return Verdict::Whole;
-    }
+    let Counted { upstream, before, after, unsettled, is_covered, quiet, apart } = *counted;
     if upstream < before {
         return Verdict::Fewer;
     }
-    if upstream <= after && unsettled == 0 {
+    if upstream == before && is_covered {
+        return Verdict::Whole;
+    }
+    if upstream <= after && is_covered && unsettled == 0 {
         return Verdict::Following;
     }
     let missing = upstream.saturating_sub(after);
@@ -79,7 +83,14 @@ mod tests {
         apart_ms: u64,
     ) -> Counted {
         let (quiet, apart) = (Duration::from_millis(quiet_ms), Duration::from_millis(apart_ms));
-        Counted { upstream, before, after, unsettled, quiet, apart }
+        Counted { upstream, before, after, unsettled, is_covered: true, quiet, apart }
+    }
+
+    #[test]
+    fn an_equal_count_of_rows_that_were_not_seen_again_proves_nothing() {
+        let of = |quiet_ms| Counted { is_covered: false, ..counted(5, 5, 5, 0, quiet_ms, 0) };
+        assert_eq!(judge(&of(0)), Verdict::Wait(PAUSE_MIN));
+        assert_eq!(judge(&of(1_000)), Verdict::Missing);
     }
 
     #[test]

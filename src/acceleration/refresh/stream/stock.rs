@@ -121,10 +121,13 @@ impl Stock {
     }
 
     /// A connection begins.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, desk: &Desk) {
         let now = Instant::now();
         if std::mem::take(&mut self.trusts) {
             self.ledger = None;
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.begin_replay(&desk.held.budget);
         }
         self.counter.forget();
         self.counter.by(now + FIRST_COUNT);
@@ -274,6 +277,7 @@ impl Stock {
             })
             .await??;
         }
+        ledger.begin_replay(&desk.held.budget);
         Ok(ledger)
     }
 
@@ -317,6 +321,11 @@ impl Stock {
         self.ledger.as_ref().map_or_else(|| desk.held_rows(), Ledger::rows)
     }
 
+    fn is_covered(&self, desk: &Desk) -> bool {
+        let unknown = || self.trusts || desk.held_rows() == 0;
+        self.ledger.as_ref().map_or_else(unknown, Ledger::is_covered)
+    }
+
     fn unsettled(&self) -> u64 {
         self.ledger.as_ref().map_or(0, Ledger::unsettled)
     }
@@ -334,6 +343,7 @@ impl Stock {
             before: asked.rows,
             after: self.rows(desk),
             unsettled: self.unsettled(),
+            is_covered: self.is_covered(desk),
             quiet: now.duration_since(self.last_row),
             apart: now.duration_since(apart),
         });
@@ -402,7 +412,10 @@ impl Stock {
         self.confirm.forget();
         self.may_shrink = false;
         if desk.is_aside() {
+            // Were it not shown, it would be gone, and this not what is held.
+            let ledger = self.ledger.take();
             desk.finish(None).await?;
+            self.ledger = ledger;
         }
         match self.unsettled() {
             0 => desk.told.whole(at, Duration::ZERO),
@@ -481,6 +494,7 @@ impl Stock {
         let upstream = repair.asked.rows();
         if let Some(ledger) = &mut self.ledger {
             ledger.settle(repair.unsettled);
+            ledger.end_replay();
         }
         desk.told.repeated(repair.unsettled);
         self.apart = None;
