@@ -25,6 +25,11 @@ impl PinnedChunk {
         self.0.entry.bytes
     }
 
+    /// What its rows take when they are read.
+    pub(crate) fn memory(&self) -> u64 {
+        self.0.entry.memory
+    }
+
     /// Equal for clones, and for no two files that are pinned at the same time.
     pub(crate) fn address(&self) -> usize {
         Arc::as_ptr(&self.0).addr()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::acceleration::store::Budget;
 use crate::name::DatasetName;
 use crate::proto::stream::Position;
 
@@ -28,6 +29,8 @@ pub struct Retention {
 pub struct Publication {
     dataset: DatasetName,
     retention: Retention,
+    /// For rows that are unpacked to be sent; none where all are in memory as they are.
+    budget: Option<Budget>,
     present: watch::Sender<Option<Arc<Published>>>,
     /// Nanoseconds since the epoch; the greatest number where the rows are always all there are.
     whole_at: AtomicI64,
@@ -45,9 +48,14 @@ impl Publication {
     /// Of a dataset that has no rows yet: its subscribers wait.
     #[must_use]
     pub fn new(dataset: DatasetName, retention: Retention) -> Arc<Self> {
+        Self::within(dataset, retention, None)
+    }
+
+    /// The same; what is unpacked for subscribers is taken from `budget`.
+    pub(crate) fn within(dataset: DatasetName, retention: Retention, budget: Option<Budget>) -> Arc<Self> {
         let counts = Counts::of(&dataset);
         let (present, whole_at) = (watch::Sender::new(None), AtomicI64::new(i64::MAX));
-        Arc::new(Self { dataset, retention, present, whole_at, shelf: Shelf::default(), counts })
+        Arc::new(Self { dataset, retention, budget, present, whole_at, shelf: Shelf::default(), counts })
     }
 
     /// Follows the dataset from what is held of it on; from nothing where that is not of the epoch of now.
@@ -92,6 +100,10 @@ impl Publication {
 
     pub(super) fn retention(&self) -> Retention {
         self.retention
+    }
+
+    pub(super) fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
     }
 
     pub(super) fn counts(&self) -> &Counts {

@@ -61,6 +61,15 @@ impl Piece {
         }
     }
 
+    /// What [`Piece::read`] takes beside what is held anyway, in bytes.
+    pub(super) fn unpacked_bytes(&self) -> usize {
+        match &self.source {
+            Source::Chunk(chunk) => chunk.unpacked_bytes(),
+            Source::File(file) => usize::try_from(file.memory()).unwrap_or(usize::MAX),
+            Source::Batch(_) => 0,
+        }
+    }
+
     /// Its rows `from` to `to`, counted from zero, the last one left out. Blocks.
     ///
     /// # Errors

@@ -2,14 +2,16 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::acceleration::store::{Budget, Lease};
 use crate::proto::stream::{Epoch, Position};
 use crate::task::blocking;
 
@@ -18,6 +20,9 @@ use super::finishing::Finishing;
 use super::plan::{self, Cursor, Of, Sent, Step};
 use super::publication::Publication;
 use super::rows::{Piece, Published};
+
+/// Between two tries to have memory.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a subscriber is told.
 #[derive(Debug, Clone)]
@@ -46,7 +51,15 @@ pub struct Subscription {
     cursor: Cursor,
     follower: Follower,
     /// The rows behind the cursor on their way, kept when [`Subscription::next`] is dropped.
-    reading: Option<BoxFuture<'static, Result<RecordBatch, StreamEnd>>>,
+    reading: Option<BoxFuture<'static, Result<Read, StreamEnd>>>,
+    /// Of the rows that were given out last.
+    lease: Option<Lease>,
+}
+
+/// Rows and the memory that they were unpacked into.
+struct Read {
+    batch: RecordBatch,
+    lease: Option<Lease>,
 }
 
 /// What is known of the publication.
@@ -66,7 +79,7 @@ impl Subscription {
         news.mark_changed();
         publication.counts().subscribers(1.0);
         let follower = Follower { publication, news, present: None, earlier: None, schema: None };
-        Self { cursor: Cursor::Fresh { held }, follower, reading: None }
+        Self { cursor: Cursor::Fresh { held }, follower, reading: None, lease: None }
     }
 
     #[must_use]
@@ -100,11 +113,13 @@ impl Subscription {
         }
     }
 
-    /// The next event, when there is one. Dropping the future loses nothing.
+    /// The next event, when there is one: the rows of the one before were made use of. Dropping the future loses
+    /// nothing.
     ///
     /// # Errors
     /// The subscription has ended.
     pub async fn next(&mut self) -> Result<StreamEvent, StreamEnd> {
+        self.lease = None;
         loop {
             self.follower.look(self.cursor)?;
             let step = plan::next(self.cursor, self.follower.at(), self.follower.held());
@@ -147,12 +162,12 @@ impl Subscription {
             None => self.follower.rows(sent.sequence, up_to, of)?,
         };
         let reading = self.reading.insert(reading);
-        let batch = tokio::select! {
+        let Read { batch, lease } = tokio::select! {
             biased;
             read = reading => read?,
             end = self.follower.overdue(self.cursor) => return Err(end),
         };
-        self.reading = None;
+        (self.reading, self.lease) = (None, lease);
         let last = sent.sequence + batch.num_rows() as u64;
         Ok(StreamEvent::Rows { batch, first: sent.sequence + 1, last, head: self.follower.head(sent) })
     }
@@ -259,7 +274,7 @@ impl Follower {
         sent: u64,
         up_to: u64,
         of: Of,
-    ) -> Result<BoxFuture<'static, Result<RecordBatch, StreamEnd>>, StreamEnd> {
+    ) -> Result<BoxFuture<'static, Result<Read, StreamEnd>>, StreamEnd> {
         let found: Option<(Piece, u64)> = match of {
             Of::Present => self
                 .present
@@ -271,13 +286,31 @@ impl Follower {
         let unreadable = move |message| StreamEnd::Unreadable { dataset: dataset.clone(), message };
         let (piece, before) = found.ok_or_else(|| unreadable(format!("row {} is not there", sent + 1)))?;
         let (from, to) = (sent - before, (up_to - before).min(piece.rows));
-        let read = blocking("read rows to publish", move || piece.read(from, to));
-        Ok(read
-            .map(move |read| match read {
-                Ok(rows) => rows.map_err(unreadable),
+        let budget = self.publication.budget().cloned();
+        let read = async move {
+            let lease = leased(budget, piece.unpacked_bytes()).await;
+            match blocking("read rows to publish", move || piece.read(from, to)).await {
+                Ok(Ok(batch)) => Ok(Read { batch, lease }),
+                Ok(Err(message)) => Err(unreadable(message)),
                 Err(error) => Err(unreadable(error.to_string())),
-            })
-            .boxed())
+            }
+        };
+        Ok(read.boxed())
+    }
+}
+
+/// Memory for rows to be unpacked into, as soon as there is so much. A subscriber can wait, queries cannot.
+async fn leased(budget: Option<Budget>, bytes: usize) -> Option<Lease> {
+    let budget = budget.filter(|_| bytes > 0)?;
+    let mut has_waited = false;
+    loop {
+        match budget.lease(bytes) {
+            Ok(lease) => return Some(lease),
+            Err(error) if has_waited => tracing::debug!(%error, "a subscriber still waits for memory"),
+            Err(error) => tracing::warn!(%error, "a subscriber waits for memory"),
+        }
+        has_waited = true;
+        sleep(MEMORY_INTERVAL).await;
     }
 }
 

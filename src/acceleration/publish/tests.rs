@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::timeout;
@@ -15,6 +17,7 @@ use super::plan::{self, Cursor, Of, Sent, Step};
 use super::{
     MemoryLog, Piece, Publication, Published, Retention, Standing, StreamEnd, StreamEvent, Subscription,
 };
+use crate::acceleration::store::{Budget, Layout, Load};
 use crate::proto::stream::{Epoch, Position};
 
 fn batch(ids: impl IntoIterator<Item = i64>) -> RecordBatch {
@@ -187,6 +190,37 @@ async fn another_schema_ends_a_subscription() {
         "end: dataset t: the dataset's schema has changed; subscribe again"
     );
     assert_eq!(told(&mut log.publication().subscribe(None)).await, "snapshot 0/1");
+}
+
+#[tokio::test]
+async fn rows_are_unpacked_only_into_memory_that_there_is() {
+    let texts = (0..5_000).map(|row| Some(format!("one of few texts, number {}", row % 3)));
+    let texts = StringArray::from_iter(texts);
+    let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as _)]).unwrap();
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(8 << 20));
+    let budget = Budget::new("t".parse().unwrap(), &pool);
+    let layout = Layout::try_new("t".parse().unwrap(), batch.schema(), None, vec![]).unwrap();
+    let mut load = Load::begin(Arc::new(layout), None, budget.clone());
+    load.push(&batch).unwrap();
+    let generation = load.finish().unwrap();
+    let publication = Publication::within("t".parse().unwrap(), Retention::default(), Some(budget));
+    let pieces = generation.chunks().iter().map(Piece::chunk);
+    publication.publish(Published::new(Epoch::random(), generation.layout(), pieces));
+    let held = pool.reserved();
+
+    let others = MemoryConsumer::new("others").register(&pool);
+    others.try_grow((8 << 20) - held).unwrap();
+    let mut subscription = publication.subscribe(None);
+    assert_eq!(told(&mut subscription).await, "snapshot 0/5000");
+    assert!(is_silent(&mut subscription).await);
+    drop(others);
+    let mut read = Vec::new();
+    while let StreamEvent::Rows { batch, .. } = subscription.next().await.unwrap() {
+        assert!(pool.reserved() > held, "what was unpacked is counted");
+        read.push(batch);
+    }
+    assert_eq!(concat_batches(&batch.schema(), &read).unwrap(), batch);
+    assert_eq!(pool.reserved(), held, "and given back");
 }
 
 #[tokio::test]

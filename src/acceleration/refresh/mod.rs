@@ -42,6 +42,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use tokio::sync::Semaphore;
 
 use crate::acceleration::publish::{Publication, Retention};
+use crate::acceleration::store::Budget;
 use crate::config::{self, Diagnostic, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
@@ -86,7 +87,7 @@ impl Acceleration {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(&definition, held_for_subscribers(dataset));
+                    let board = Board::new(&definition, publication(dataset, federation));
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -230,12 +231,14 @@ impl Acceleration {
     }
 }
 
-fn held_for_subscribers(dataset: &config::Dataset) -> Retention {
+fn publication(dataset: &config::Dataset, federation: &Federation) -> Arc<Publication> {
     let default = Retention::default();
-    dataset.acceleration.as_ref().map_or(default, |acceleration| Retention {
+    let retention = dataset.acceleration.as_ref().map_or(default, |acceleration| Retention {
         time: acceleration.stream.time.map_or(default.time, |time| time.get()),
         bytes: acceleration.stream.bytes.map_or(default.bytes, |bytes| bytes.bytes()),
-    })
+    });
+    let budget = Budget::new(dataset.name.clone(), &federation.context().runtime_env().memory_pool);
+    Publication::within(dataset.name.clone(), retention, Some(budget))
 }
 
 /// Datasets that are to be written to a folder of one before them.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::acceleration::publish::{Publication, Retention};
+use crate::acceleration::publish::Publication;
 use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
@@ -138,9 +138,8 @@ impl Status {
 }
 
 impl Board {
-    pub(super) fn new(definition: &Definition, retention: Retention) -> Arc<Self> {
+    pub(super) fn new(definition: &Definition, publication: Arc<Publication>) -> Arc<Self> {
         let name = definition.name.clone();
-        let publication = Publication::new(name.clone(), retention);
         let puts = definition.is_written.then(|| Puts::new(name.clone()));
         let has_time = definition.time.is_some();
         let stream = definition.stream.map(|stream| Arc::new(Told::new(name.clone(), stream.acceptable_lag)));

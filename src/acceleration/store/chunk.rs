@@ -98,6 +98,13 @@ impl Chunk {
         self.read(&all, None)
     }
 
+    /// What [`Chunk::batch`] takes beside the chunk, in bytes: the texts that are kept as codes.
+    pub(crate) fn unpacked_bytes(&self) -> usize {
+        let columns = self.stored.iter().zip(self.schema.fields()).zip(&self.columns);
+        let coded = columns.filter(|((stored, field), _)| stored.data_type() != field.data_type());
+        coded.map(|(_, summary)| summary.bytes).sum()
+    }
+
     /// Some columns, of all rows or of some, in the table's types.
     ///
     /// # Errors

@@ -337,6 +337,8 @@ impl Stock {
             quiet: now.duration_since(self.last_row),
             apart: now.duration_since(apart),
         });
+        let (dataset, held, unsettled) = (desk.held.name(), asked.rows, asked.unsettled);
+        tracing::debug!(%dataset, held, upstream, unsettled, ?verdict, is_aside = desk.is_aside(), "rows counted");
         match verdict {
             Verdict::Whole => return self.agreed(desk, asked).await,
             Verdict::Fewer => return self.fewer(desk, upstream).await,

@@ -65,7 +65,8 @@ impl Node {
 
     pub async fn start(&self) {
         let definition = definition();
-        let board = Board::new(&definition, Retention::default());
+        let publication = Publication::new(definition.name.clone(), Retention::default());
+        let board = Board::new(&definition, publication);
         let stream = board.stream.clone().unwrap();
         let remote = RemoteDataset {
             name: definition.name.clone(),
