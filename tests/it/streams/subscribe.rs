@@ -2,7 +2,7 @@
 //! twice, and five equal rows are five.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -18,6 +18,9 @@ use crate::support::upstream::{Fault, Form, Method, Upstream};
 
 const MODERN: Form = Form::Of2026 { ring: 1024 };
 const FORMS: [Form; 2] = [Form::Of2024, MODERN];
+
+/// From the last row's arrival until a count has proven that it was the last.
+const PROOF: Duration = Duration::from_millis(500);
 
 /// How often each row is there, by its number.
 type Multiset = BTreeMap<i64, i64>;
@@ -115,17 +118,19 @@ async fn drops_under_load(form: Form) {
     let upstream = upstream(form, 0..1_000).await;
     let sidecar = follow(&upstream).await;
     wait_for(&sidecar, "the snapshot", &multiset(0..1_000)).await;
-    let is_over = AtomicBool::new(false);
+    let (is_over, is_resting) = (AtomicBool::new(false), AtomicBool::new(false));
+    let pushed = AtomicI64::new(1_000);
     let push = async {
         let (mut next, mut dice) = (1_000, StdRng::seed_from_u64(seed));
         while !is_over.load(Ordering::Relaxed) {
             let many = dice.random_range(1..60);
             upstream.push("t", rows(next..next + many)).await;
             next += many;
-            // Where rows never pause, a snapshot is proven whole only after some patience, and the waits between
-            // connections grow until one was.
-            let pause_ms = if dice.random_bool(0.1) { 500 } else { dice.random_range(0..15) };
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pushed.store(next, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(dice.random_range(0..15))).await;
+            while is_resting.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         next
     };
@@ -152,6 +157,13 @@ async fn drops_under_load(form: Form) {
                 _ => upstream.cut(),
             }
             tokio::time::sleep(Duration::from_millis(dice.random_range(50..600))).await;
+            // The waits between connections grow until one was proven whole, which rows that never pause delay.
+            is_resting.store(true, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let all = multiset(0..pushed.load(Ordering::Relaxed));
+            wait_for(&sidecar, &format!("drop {number} is mended, {form:?}, seed {seed}"), &all).await;
+            tokio::time::sleep(PROOF).await;
+            is_resting.store(false, Ordering::Relaxed);
         }
         upstream.heal();
         is_over.store(true, Ordering::Relaxed);
@@ -163,9 +175,9 @@ async fn drops_under_load(form: Form) {
             assert!(seen.len() >= 1_000, "rows have gone: {form:?}, seed {seed}");
         }
     };
-    let (pushed, (), ()) = tokio::join!(push, drop, look);
-    wait_for(&sidecar, &format!("all rows, {form:?}, seed {seed}"), &multiset(0..pushed)).await;
-    assert_stays(&sidecar, &multiset(0..pushed)).await;
+    let (all, (), ()) = tokio::join!(push, drop, look);
+    wait_for(&sidecar, &format!("all rows, {form:?}, seed {seed}"), &multiset(0..all)).await;
+    assert_stays(&sidecar, &multiset(0..all)).await;
     wait_for_status(&sidecar, "Ready").await;
     assert!(upstream.count(Method::DoExchange) > 20, "the stream was not interrupted");
 }
