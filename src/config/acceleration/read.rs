@@ -159,7 +159,7 @@ fn refresh(node: &Node, stream: Option<AppendStream>) -> Refresh {
             (None, Some("disabled")) => RefreshMode::Disabled,
             (None, _) => RefreshMode::Full,
         },
-        jitter: jitter(node, interval),
+        jitter: jitter(node, interval, stream.is_some()),
         schedule,
         sql: text(node, "refresh_sql"),
         data_window: parsed(node, "refresh_data_window"),
@@ -177,9 +177,9 @@ fn refresh(node: &Node, stream: Option<AppendStream>) -> Refresh {
     }
 }
 
-/// `interval` is the one that is moved.
-fn jitter(node: &Node, interval: Option<Duration>) -> Option<Duration> {
-    if flag(node, "refresh_jitter_enabled") != Some(true) {
+/// `interval` is the one that is moved; of a stream always, unless that is switched off: many sidecars count one core.
+fn jitter(node: &Node, interval: Option<Duration>, is_stream: bool) -> Option<Duration> {
+    if !flag(node, "refresh_jitter_enabled").unwrap_or(is_stream) {
         return None;
     }
     let most = parsed(node, "refresh_jitter_max").or_else(|| Some(interval?.part(JITTER_PART)))?;

@@ -229,6 +229,11 @@ fn an_append_without_a_time_column_is_a_stream() {
     }
     let lines = "    acceleration: {refresh_mode: append, refresh_jitter_enabled: true}\n";
     assert_eq!(accelerated(lines).refresh.jitter, Some(duration("3s")), "a tenth of the default");
+    assert_eq!(
+        accelerated(&lines.replace(", refresh_jitter_enabled: true", "")).refresh.jitter,
+        Some(duration("3s"))
+    );
+    assert_eq!(accelerated(&lines.replace("true", "false")).refresh.jitter, None);
     let with_time = "    time_column: at\n    acceleration: {refresh_mode: append}\n";
     assert_eq!(accelerated(with_time).refresh.mode, RefreshMode::Append);
     let off = "    acceleration: {refresh_mode: append, retention_check_enabled: false, retention_sql: DELETE FROM t}\n";

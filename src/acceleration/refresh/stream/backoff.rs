@@ -11,6 +11,7 @@ const MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
+    last: Duration,
 }
 
 impl Backoff {
@@ -19,10 +20,18 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// The same for one that lived longer than was waited for it.
+    pub(super) fn lived(&mut self, time: Duration) {
+        if time > self.last.max(FIRST) {
+            self.reset();
+        }
+    }
+
     pub(super) fn next(&mut self, dice: &mut impl Rng) -> Duration {
         let doubled = FIRST.saturating_mul(2u32.saturating_pow(self.failures.min(16))).min(MAX);
         self.failures = self.failures.saturating_add(1);
-        doubled.mul_f64(dice.random_range(0.5..=1.0))
+        self.last = doubled.mul_f64(dice.random_range(0.5..=1.0));
+        self.last
     }
 }
 
@@ -42,6 +51,11 @@ mod tests {
             let wait = backoff.next(&mut dice);
             assert!(wait >= whole / 2 && wait <= whole, "{at}: {wait:?}");
         }
+        backoff.lived(MAX / 4);
+        assert!(backoff.next(&mut dice) >= MAX / 2);
+        backoff.lived(MAX + FIRST);
+        assert!(backoff.next(&mut dice) <= FIRST);
+        let _ = backoff.next(&mut dice);
         backoff.reset();
         assert!(backoff.next(&mut dice) <= FIRST);
     }

@@ -121,7 +121,9 @@ impl Follower {
         self.desk.held.open().await;
         self.tell();
         loop {
+            let begun = Instant::now();
             let ended = self.connection().await;
+            self.backoff.lived(begun.elapsed());
             self.desk.told.disconnected();
             let error = match ended {
                 Ok(never) => match never {},
@@ -329,10 +331,7 @@ impl Follower {
     }
 
     fn plan_check(&mut self) {
-        let jitter = match self.desk.held.definition.cadence.jitter_max {
-            Some(most) => most,
-            None => self.check_interval.unwrap_or_default() / 10,
-        };
+        let jitter = self.desk.held.definition.cadence.jitter_max.unwrap_or_default();
         let part = self.dice.random_range(-1.0..=1.0f64);
         let moved = |interval: Duration| match part < 0.0 {
             true => interval.saturating_sub(jitter.mul_f64(-part)),
