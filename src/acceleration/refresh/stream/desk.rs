@@ -24,6 +24,8 @@ pub(super) struct Desk {
     /// Of the rows of this connection.
     layout: Option<Arc<Layout>>,
     aside: Option<Aside>,
+    /// Where that ends in the stream of another sidewing; none where it came from a stock upstream.
+    pub reached: Option<Position>,
     /// When that was begun.
     begun: Instant,
     /// The first load, for those who watch it.
@@ -32,7 +34,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(held: Holder, told: Arc<Told>) -> Self {
-        Self { held, told, layout: None, aside: None, begun: Instant::now(), counted: None }
+        Self { held, told, layout: None, aside: None, reached: None, begun: Instant::now(), counted: None }
     }
 
     /// The columns that the upstream's table has now.
@@ -82,6 +84,7 @@ impl Desk {
     /// A generation begins aside; one that was begun before is given up.
     pub(super) async fn begin(&mut self) -> Result<(), RefreshError> {
         self.give_up().await?;
+        self.reached = None;
         let layout = self.layout()?;
         self.aside = Some(self.held.rows.begin(layout).await?);
         self.begun = Instant::now();

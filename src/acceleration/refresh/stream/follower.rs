@@ -10,9 +10,10 @@ use futures::future::{Either, select};
 use rand::Rng;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::name::DatasetName;
 use crate::proto::stream::{Frame, Subscribe};
 use crate::upstream::ExchangeMessage;
 
@@ -29,6 +30,8 @@ use super::resumed::{Resumed, SILENCE_MAX};
 use super::stock::{self, Stock};
 use super::told::Told;
 
+/// How long an upstream may take to say that it has heard.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How often the state is brought up to date where nothing else does it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -158,7 +161,7 @@ impl Follower {
 
     /// One connection, to its end.
     async fn connection(&mut self) -> Result<Infallible, RefreshError> {
-        let schema = self.origin.schema().await?;
+        let schema = answered(self.desk.held.name(), self.origin.schema()).await?;
         let before = self.desk.layout().ok();
         let layout = self.desk.expect(&schema)?;
         if before.is_some_and(|before| before != layout) {
@@ -167,7 +170,8 @@ impl Follower {
         }
         let afresh = std::mem::take(&mut self.afresh);
         let held = self.resumed.held(&self.desk).filter(|_| !afresh);
-        let messages = self.origin.subscribe(Subscribe { held }.encode()).await?;
+        let opening = self.origin.subscribe(Subscribe { held }.encode());
+        let messages = answered(self.desk.held.name(), opening).await?;
         self.desk.told.connected();
         self.resumed.begin(held);
         self.stock.begin(&self.desk);
@@ -195,15 +199,22 @@ impl Follower {
             let look = Instant::now() + LOOK_INTERVAL;
             let due = self.next_check.map_or(look, |due| due.min(look));
             let frames = self.speaks_frames == Some(true);
+            let is_stock = !frames && !self.may_speak_frames();
             let Self { stock, counter, desk, .. } = &mut *self;
             tokio::select! {
                 group = queue.next() => self.take(group).await?,
-                event = stock.event(), if !frames => self.stock(event).await?,
+                event = stock.event(), if is_stock => self.stock(event).await?,
                 event = counter.event(), if frames => self.confirm(event).await?,
                 () = desk.held.board.rung.notified() => {}
                 () = sleep_until(due) => self.look()?,
             }
         }
+    }
+
+    /// Another sidewing was followed, and this connection has not shown yet what it is.
+    fn may_speak_frames(&self) -> bool {
+        let was_sidewing = self.desk.reached.is_some() || self.desk.held.rows.upstream().is_some();
+        self.speaks_frames.is_none() && was_sidewing && self.last_message.elapsed() < SILENCE_MAX
     }
 
     async fn take(&mut self, group: Group) -> Result<(), RefreshError> {
@@ -237,6 +248,9 @@ impl Follower {
             let speaks = frames.iter().all(|(frame, _)| frame.is_some());
             self.speaks_frames = Some(speaks);
             self.desk.told.speaks(speaks);
+            if speaks {
+                self.stock.forget();
+            }
         }
         match self.speaks_frames {
             Some(true) => {
@@ -284,7 +298,6 @@ impl Follower {
         self.confirm.forget();
         self.counter.forget();
         self.resumed.show(&mut self.desk).await?;
-        self.desk.told.whole(Instant::now(), Duration::ZERO);
         if self.asked.as_ref().is_some_and(|asked| asked.compares.is_some()) {
             self.answer(None);
         }
@@ -382,7 +395,9 @@ impl Follower {
         let lag = told.lag().as_nanos().min(i64::MAX as u128) as i64;
         self.desk.held.board.publication.known_whole(now().saturating_sub(lag));
         let has_rows = self.desk.held.rows.layout().is_some();
-        let health = match (told.is_late(), told.is_whole() && has_rows) {
+        // A first load takes as long as it takes.
+        let is_late = told.is_late() && (has_rows || self.problem.is_some());
+        let health = match (is_late, told.is_whole() && has_rows) {
             (true, _) => Health::Late,
             (false, true) => Health::Whole { ignored: told.ignored_rows() },
             (false, false) if has_rows => Health::Apart,
@@ -423,4 +438,16 @@ impl Follower {
             "the append stream was last whole {lag} s ago, more than append_stream_acceptable_lag ({most} s): {problem}"
         )
     }
+}
+
+/// # Errors
+/// The upstream's, or that it does not answer.
+async fn answered<T>(
+    dataset: &DatasetName,
+    call: impl Future<Output = Result<T, RefreshError>>,
+) -> Result<T, RefreshError> {
+    timeout(ANSWER_MAX, call).await.unwrap_or_else(|_| {
+        let message = format!("the upstream has not answered for {} s", ANSWER_MAX.as_secs());
+        Err(RefreshError::Stream { dataset: dataset.clone(), message })
+    })
 }

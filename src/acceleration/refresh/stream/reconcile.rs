@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// Rows are on their way for at least so long after the last one came.
-const QUIET: Duration = Duration::from_secs(1);
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 /// The same where the rows that are missing may be among those that were left out.
 const QUIET_UNSETTLED: Duration = Duration::from_millis(200);
 /// Rows that keep coming are waited for so long.

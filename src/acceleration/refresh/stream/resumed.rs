@@ -18,28 +18,28 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Resumed {
-    /// How far the generation aside is; only while there is one.
-    aside: Option<Position>,
     /// How far this connection is.
     at: Option<Position>,
     /// The generation aside is whole up to here, and waits to be shown.
     whole: Option<Position>,
     /// Rows that are not put anywhere yet; they end at `at`.
     waiting: Vec<RecordBatch>,
+    /// How far the publisher itself lags.
+    behind: Duration,
 }
 
 impl Resumed {
     /// From where to go on.
     pub(super) fn held(&self, desk: &Desk) -> Option<Position> {
         match desk.is_aside() {
-            true => self.aside,
+            true => desk.reached,
             false => desk.held.rows.upstream().filter(|_| desk.holds_same()),
         }
     }
 
     /// A connection begins, and goes on from `at`.
     pub(super) fn begin(&mut self, at: Option<Position>) {
-        *self = Self { aside: self.aside, at, whole: None, waiting: Vec::new() };
+        *self = Self { at, ..Self::default() };
     }
 
     /// How many rows the generation aside has, where it is whole and waits to be shown.
@@ -66,8 +66,9 @@ impl Resumed {
             // Nothing is missing of what the publisher has, which may lag itself.
             let is_whole = !desk.is_aside() && frame.head == at.sequence && frame.epoch == at.epoch;
             let behind = frame.sent_unix_nanos.saturating_sub(frame.watermark_unix_nanos);
+            self.behind = Duration::from_nanos(behind.max(0) as u64);
             match is_whole {
-                true => desk.told.whole(arrived, Duration::from_nanos(behind.max(0) as u64)),
+                true => desk.told.whole(arrived, self.behind),
                 false => desk.told.apart(),
             }
         }
@@ -101,7 +102,7 @@ impl Resumed {
         self.put_down(desk).await?;
         desk.begin().await?;
         let at = Position { epoch: frame.epoch, sequence: 0 };
-        (self.aside, self.at, self.whole) = (Some(at), Some(at), None);
+        (desk.reached, self.at, self.whole) = (Some(at), Some(at), None);
         Ok(())
     }
 
@@ -133,7 +134,7 @@ impl Resumed {
     async fn put_down(&mut self, desk: &mut Desk) -> Result<(), RefreshError> {
         desk.add(std::mem::take(&mut self.waiting), self.at).await?;
         if desk.is_aside() {
-            self.aside = self.at;
+            desk.reached = self.at;
             self.whole = self.whole.and(self.at);
         }
         Ok(())
@@ -142,7 +143,8 @@ impl Resumed {
     /// Queries see the generation that is whole.
     pub(super) async fn show(&mut self, desk: &mut Desk) -> Result<(), RefreshError> {
         let Some(whole) = self.whole.take() else { return Ok(()) };
-        self.aside = None;
-        desk.finish(Some(whole)).await
+        desk.finish(Some(whole)).await?;
+        desk.told.whole(Instant::now(), self.behind);
+        Ok(())
     }
 }

@@ -27,7 +27,7 @@ use super::counter::{self, Counter};
 use super::desk::Desk;
 use super::ledger::{Asked, Ledger};
 use super::origin::Origin;
-use super::reconcile::{Counted, Verdict, judge};
+use super::reconcile::{Counted, QUIET, Verdict, judge};
 
 /// Rows that come one after the other are counted together.
 const DEBOUNCE: Duration = Duration::from_millis(30);
@@ -181,7 +181,7 @@ impl Stock {
                 self.counted(desk, asked, upstream).await?;
             }
             Event::Counter(counter::Event::Counted(_, Err(error))) => {
-                self.counter.by(Instant::now() + REPAIR_PAUSE);
+                self.not_counted(desk, &error);
                 return Ok(Some(error));
             }
             Event::Opened(Ok(rows)) => {
@@ -372,6 +372,16 @@ impl Stock {
             _ => self.counter.by(now + DEBOUNCE),
         }
         Ok(())
+    }
+
+    /// An upstream that refuses to count is asked for all rows instead, once they have stopped coming.
+    fn not_counted(&mut self, desk: &Desk, error: &RefreshError) {
+        let now = Instant::now();
+        let is_quiet = now.duration_since(self.last_row) >= QUIET && now >= self.repair_after;
+        match is_quiet && !error.heals() {
+            true => self.open(desk),
+            false => self.counter.by(now + REPAIR_PAUSE),
+        }
     }
 
     /// The count is what was held: what was left out before it was asked came twice.
