@@ -457,8 +457,10 @@ impl Stock {
         Ok(())
     }
 
-    /// A query of all rows begins.
+    /// A query of all rows begins. What it brings may come by the stream as well: nothing is taken unseen before the
+    /// next proof.
     fn open(&mut self, desk: &Desk) {
+        (self.trusts, self.is_proven, self.is_past) = (false, false, false);
         let origin = Arc::clone(&self.origin);
         let rows = Rows::Opening(async move { origin.rows().await }.boxed());
         let (held, unsettled) = (self.rows(desk), self.unsettled());
