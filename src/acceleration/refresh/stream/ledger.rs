@@ -161,3 +161,107 @@ impl Asked {
         self.seen.rows()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+    use crate::acceleration::store::Key;
+
+    type Row = (i64, i64);
+
+    fn budget() -> Budget {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        Budget::new("t".parse().unwrap(), &pool)
+    }
+
+    fn ledger(has_key: bool) -> Ledger {
+        let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, false));
+        let key = Key { columns: vec![0], role: Role::Primary { on_conflict: None } };
+        let keys = if has_key { vec![key] } else { Vec::new() };
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let layout = Layout::try_new("t".parse().unwrap(), schema, None, keys).unwrap();
+        Ledger::try_new(&Arc::new(layout), &budget(), 1).unwrap()
+    }
+
+    fn batch(rows: &[Row]) -> RecordBatch {
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)));
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1)));
+        RecordBatch::try_from_iter([("k", keys), ("v", values)]).unwrap()
+    }
+
+    fn rows(batch: Option<RecordBatch>) -> Vec<Row> {
+        let Some(batch) = batch else { return Vec::new() };
+        let column = |at: usize| batch.column(at).as_primitive::<Int64Type>().values().to_vec();
+        column(0).into_iter().zip(column(1)).collect()
+    }
+
+    fn counted(rows: &[Row]) -> BTreeMap<Row, usize> {
+        let mut counts = BTreeMap::new();
+        rows.iter().for_each(|row| *counts.entry(*row).or_default() += 1);
+        counts
+    }
+
+    #[test]
+    fn a_key_that_is_held_is_left_out_whatever_comes_with_it() {
+        let mut ledger = ledger(true);
+        assert_eq!(rows(ledger.take(batch(&[(1, 1), (2, 2), (1, 3)])).unwrap()), [(1, 1), (2, 2)]);
+        assert_eq!((ledger.rows(), ledger.unsettled()), (2, 1));
+    }
+
+    #[test]
+    fn what_a_query_brought_is_expected_once_more() {
+        let mut ledger = ledger(false);
+        let mut asked = Asked::new(&budget());
+        assert_eq!(rows(ledger.missing(&mut asked, batch(&[(1, 1), (1, 1)])).unwrap()).len(), 2);
+        assert!(ledger.take(batch(&[(1, 1), (1, 1)])).unwrap().is_none());
+        assert_eq!(ledger.unsettled(), 0, "their own copies");
+        assert!(ledger.take(batch(&[(1, 1)])).unwrap().is_none());
+        assert_eq!(ledger.unsettled(), 1, "one more than the query brought");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(11), ..ProptestConfig::default() })]
+
+        /// The upstream has `all`, of which the stream sends some, and some again.
+        #[test]
+        fn what_is_held_is_a_part_and_a_query_makes_it_whole(
+            all in prop::collection::vec((0..4i64, 0..2i64), 1..30),
+            sent in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut ledger = ledger(false);
+            let mut held = Vec::new();
+            let sent: Vec<Row> = sent.iter().map(|at| all[at.index(all.len())]).collect();
+            for part in sent.chunks(7) {
+                held.extend(rows(ledger.take(batch(part)).unwrap()));
+            }
+            let most = counted(&all);
+            prop_assert!(counted(&held).iter().all(|(row, times)| times <= &most[row]));
+            prop_assert_eq!(ledger.rows(), held.len() as u64);
+            prop_assert_eq!(ledger.unsettled(), (sent.len() - held.len()) as u64);
+
+            // The stream is sent anew: what is held is covered when the last of it has come.
+            ledger.begin_replay(&budget());
+            let first = cut.index(held.len().max(1)).min(held.len());
+            let _ = ledger.take(batch(&held[..first])).unwrap();
+            prop_assert_eq!(ledger.is_covered(), first == held.len());
+            let _ = ledger.take(batch(&held[first..])).unwrap();
+            prop_assert!(ledger.is_covered());
+
+            let mut asked = Asked::new(&budget());
+            for part in all.chunks(5) {
+                held.extend(rows(ledger.missing(&mut asked, batch(part)).unwrap()));
+            }
+            prop_assert_eq!(counted(&held), most);
+            prop_assert_eq!((asked.rows(), ledger.rows()), (all.len() as u64, all.len() as u64));
+        }
+    }
+}

@@ -90,7 +90,8 @@ pub(super) enum Event {
     Counter(counter::Event),
     Opened(Result<SendableRecordBatchStream, RefreshError>),
     Fetched(Vec<Result<RecordBatch, DataFusionError>>),
-    Asked,
+    /// The query has no more rows.
+    Ended,
 }
 
 impl Stock {
@@ -160,7 +161,7 @@ impl Stock {
         match repair.as_mut().map(|repair| &mut repair.rows) {
             None => Event::Counter(counter.event().await),
             Some(Rows::Opening(opening)) => Event::Opened(opening.await),
-            Some(Rows::Open(rows)) => rows.next().await.map_or(Event::Asked, Event::Fetched),
+            Some(Rows::Open(rows)) => rows.next().await.map_or(Event::Ended, Event::Fetched),
         }
     }
 
@@ -197,7 +198,7 @@ impl Stock {
                     return Ok(Some(self.repair_failed(error)));
                 }
             },
-            Event::Asked => self.repaired(desk).await?,
+            Event::Ended => self.repaired(desk).await?,
         }
         Ok(None)
     }
