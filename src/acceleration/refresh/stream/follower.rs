@@ -32,6 +32,8 @@ use super::told::Told;
 
 /// How long an upstream may take to say that it has heard.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Another sidewing that was followed before says within this time that it still is one.
+const FIRST_WORD_MAX: Duration = Duration::from_secs(10);
 /// How often the state is brought up to date where nothing else does it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -214,7 +216,7 @@ impl Follower {
     /// Another sidewing was followed, and this connection has not shown yet what it is.
     fn may_speak_frames(&self) -> bool {
         let was_sidewing = self.desk.reached.is_some() || self.desk.held.rows.upstream().is_some();
-        self.speaks_frames.is_none() && was_sidewing && self.last_message.elapsed() < SILENCE_MAX
+        self.speaks_frames.is_none() && was_sidewing && self.last_message.elapsed() < FIRST_WORD_MAX
     }
 
     async fn take(&mut self, group: Group) -> Result<(), RefreshError> {

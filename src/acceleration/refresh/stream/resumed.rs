@@ -13,8 +13,9 @@ use crate::proto::stream::{Frame, Kind, Position};
 use super::super::error::RefreshError;
 use super::desk::Desk;
 
-/// A publisher says something every two seconds.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A publisher says something every two seconds; a message of 2 MiB takes its time where the way is narrow. A connection
+/// that is dead is found by its pings, long before.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Resumed {

@@ -84,7 +84,7 @@ impl World {
     async fn step(&mut self) {
         let wait = [1, 5, 20, 100, 1_000, 8_000].choose(&mut self.dice).copied().unwrap();
         sleep(Duration::from_millis(self.dice.random_range(0..wait))).await;
-        let kind = self.dice.random_range(0..24);
+        let kind = self.dice.random_range(0..26);
         self.tells(&format!("step {kind}"));
         match kind {
             0..7 => {
@@ -126,6 +126,11 @@ impl World {
                 let mut faults = self.hop.faults.lock().unwrap();
                 faults.doubled += 3;
                 faults.latency = Duration::from_millis(self.dice.random_range(0..200));
+            }
+            24 => self.hop.faults.lock().unwrap().stalled += 1,
+            25 => {
+                self.hop.faults.lock().unwrap().mute += 1;
+                self.hop.cut();
             }
             22 => self.edge.fill_disk(self.dice.random_range(0..6)),
             _ => self.leaf.fill_disk(self.dice.random_range(0..6)),

@@ -169,6 +169,10 @@ pub struct Faults {
     pub cut: Option<CancellationToken>,
     /// So many messages are delivered twice.
     pub doubled: usize,
+    /// So many calls are never answered.
+    pub mute: usize,
+    /// So many connections say nothing more, and live on.
+    pub stalled: usize,
     pub latency: Duration,
 }
 
@@ -187,6 +191,15 @@ impl Hop {
     fn pause(&self) -> Duration {
         let most = self.faults.lock().unwrap().latency;
         most.mul_f64(self.dice.lock().unwrap().random())
+    }
+
+    /// Whether a fault that waits happens now.
+    fn happens(&self, fault: impl Fn(&mut Faults) -> &mut usize) -> bool {
+        let mut faults = self.faults.lock().unwrap();
+        let left = fault(&mut faults);
+        let happens = *left > 0;
+        *left = left.saturating_sub(1);
+        happens
     }
 
     fn away() -> RefreshError {
@@ -212,6 +225,9 @@ impl Sending {
     async fn next(mut self) -> Option<(Sent, Self)> {
         if let Some(message) = self.again.take() {
             return Some((Ok(message), self));
+        }
+        if self.hop.happens(|faults| &mut faults.stalled) {
+            std::future::pending::<()>().await;
         }
         let event = tokio::select! {
             () = self.process.cancelled() => return None,
@@ -254,12 +270,9 @@ impl Sending {
         };
         let Some((frame, batch)) = message else { return Box::pin(self.next()).await };
         let message = ExchangeMessage { app_metadata: frame.encode(), batch, bytes: 100 };
-        let mut faults = self.hop.faults.lock().unwrap();
-        if faults.doubled > 0 && frame.kind == Kind::Rows {
-            faults.doubled -= 1;
+        if frame.kind == Kind::Rows && self.hop.happens(|faults| &mut faults.doubled) {
             self.again = Some(message.clone());
         }
-        drop(faults);
         Some((Ok(message), self))
     }
 }
@@ -285,6 +298,9 @@ impl Origin for Arc<Hop> {
 
     async fn subscribe(&self, hello: Bytes) -> Result<Messages, RefreshError> {
         sleep(self.pause()).await;
+        if self.happens(|faults| &mut faults.mute) {
+            std::future::pending::<()>().await;
+        }
         let held = Subscribe::decode(&hello).unwrap().held;
         let Some((publication, process)) = self.core.publication() else { return Err(Hop::away()) };
         let cut = self.faults.lock().unwrap().cut.get_or_insert_default().clone();
