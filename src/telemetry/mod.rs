@@ -149,6 +149,21 @@ fn describe_datasets() {
 }
 
 fn describe_append_streams() {
+    metrics::describe_gauge!("append_stream_connected", "1 while the dataset's append stream is connected.");
+    for (counter, meaning) in [
+        ("reconnects", "Connections after the first."),
+        ("received_rows", "Rows that came by the stream."),
+        ("repeated_rows", "Rows that came again and were left out."),
+        ("repaired_rows", "Rows that the stream had lost, brought by a query."),
+        ("ignored_rows", "Updates and deletes, which an append stream does not propagate."),
+    ] {
+        metrics::describe_counter!(format!("append_stream_{counter}"), meaning);
+    }
+    metrics::describe_counter!(
+        "append_stream_received_bytes",
+        metrics::Unit::Bytes,
+        "What came by the stream, headers and metadata with it."
+    );
     metrics::describe_gauge!("append_stream_subscribers", "Clients that follow the dataset by DoExchange.");
     metrics::describe_counter!("append_stream_sent_rows", "Rows that were sent to them.");
     metrics::describe_counter!(

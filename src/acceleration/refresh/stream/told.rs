@@ -1,7 +1,8 @@
 //! What is told of an append stream: written by its follower, read by everybody, without waiting for each other.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -56,26 +57,35 @@ struct State {
     is_whole: Option<Duration>,
 }
 
+/// A number that is told here and as a metric.
+#[derive(Debug, Default)]
 struct Count {
     here: AtomicU64,
-    metric: Counter,
+    metric: Metric,
 }
 
-impl std::fmt::Debug for Count {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.here.fmt(f)
+/// A counter of the registry; none before the follower has begun, because there may be no registry before.
+#[derive(Default)]
+struct Metric(OnceLock<Counter>);
+
+impl fmt::Debug for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metric")
     }
 }
 
 impl Count {
-    fn new(metric: Counter) -> Self {
-        metric.absolute(0);
-        Self { here: AtomicU64::new(0), metric }
+    /// It is there from the start, so that its first increase is one.
+    fn announce(&self, metric: Counter) {
+        metric.absolute(self.get());
+        let _ = self.metric.0.set(metric);
     }
 
     fn add(&self, more: u64) {
         self.here.fetch_add(more, Ordering::Relaxed);
-        self.metric.increment(more);
+        if let Some(metric) = self.metric.0.get() {
+            metric.increment(more);
+        }
     }
 
     fn get(&self) -> u64 {
@@ -86,21 +96,17 @@ impl Count {
 impl Told {
     /// `lag_max` is `append_stream_acceptable_lag`.
     pub(in super::super) fn new(dataset: DatasetName, lag_max: Duration) -> Self {
-        let name = dataset.to_string();
-        let count = |metric: Counter| Count::new(metric);
         let state = State { is_connected: false, is_resumable: None, whole: Instant::now(), is_whole: None };
         Self {
+            dataset,
             lag_max,
             state: Mutex::new(state),
             connects: AtomicU64::new(0),
-            received_rows: count(metrics::counter!("append_stream_received_rows", "dataset" => name.clone())),
-            received_bytes: count(
-                metrics::counter!("append_stream_received_bytes", "dataset" => name.clone()),
-            ),
-            repeated_rows: count(metrics::counter!("append_stream_repeated_rows", "dataset" => name.clone())),
-            repaired_rows: count(metrics::counter!("append_stream_repaired_rows", "dataset" => name.clone())),
-            ignored_rows: count(metrics::counter!("append_stream_ignored_rows", "dataset" => name)),
-            dataset,
+            received_rows: Count::default(),
+            received_bytes: Count::default(),
+            repeated_rows: Count::default(),
+            repaired_rows: Count::default(),
+            ignored_rows: Count::default(),
         }
     }
 
@@ -143,6 +149,14 @@ impl Told {
 
     /// The follower begins: what was restored may be old, but nobody knows how old.
     pub(super) fn begin(&self) {
+        let dataset = || self.dataset.to_string();
+        let Self { received_rows, received_bytes, repeated_rows, repaired_rows, ignored_rows, .. } = self;
+        received_rows.announce(metrics::counter!("append_stream_received_rows", "dataset" => dataset()));
+        received_bytes.announce(metrics::counter!("append_stream_received_bytes", "dataset" => dataset()));
+        repeated_rows.announce(metrics::counter!("append_stream_repeated_rows", "dataset" => dataset()));
+        repaired_rows.announce(metrics::counter!("append_stream_repaired_rows", "dataset" => dataset()));
+        ignored_rows.announce(metrics::counter!("append_stream_ignored_rows", "dataset" => dataset()));
+        metrics::counter!("append_stream_reconnects", "dataset" => dataset()).absolute(0);
         self.state().whole = Instant::now();
     }
 
