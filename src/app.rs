@@ -19,6 +19,7 @@ use crate::query::{Engine, Options, QueueOptions, ResultsCache};
 use crate::secrets::Secrets;
 use crate::serve;
 use crate::serve::flight::FlightOptions;
+use crate::serve::http::HttpOptions;
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
@@ -218,7 +219,9 @@ impl App {
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
         let door = engine.clone();
-        scope.spawn_draining("http", async move { serve::http::serve(listeners.http, door, &http).await });
+        scope.spawn_draining("http", async move {
+            serve::http::serve(listeners.http, door, HttpOptions::default(), &http).await
+        });
         let door = engine.clone();
         scope.spawn_draining("flight", async move {
             serve::flight::serve(listeners.flight, door, FlightOptions::default(), &flight).await;

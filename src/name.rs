@@ -332,6 +332,19 @@ fn split_authority<'a>(url: &str, authority: &'a str) -> Result<(&'a str, Option
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QueryId(Uuid);
 
+/// Text that is no query's id.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a query's id is a UUID, for example 6f1de0e6-5c3b-4a52-93a7-4b1f0b9b4f0e")]
+pub struct QueryIdError;
+
+impl FromStr for QueryId {
+    type Err = QueryIdError;
+
+    fn from_str(text: &str) -> Result<Self, QueryIdError> {
+        text.parse().map(Self).map_err(|_| QueryIdError)
+    }
+}
+
 impl QueryId {
     /// A new random id.
     #[must_use]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -62,6 +63,14 @@ where
         Ok(panic) => BlockingError::Panicked { name, message: words_of(panic.as_ref()) },
         Err(_) => BlockingError::Stopped { name },
     })
+}
+
+/// Resolves at `due`; none is a time that never comes.
+pub async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs `work`, which may block, without waiting: what a `drop` has to do. Outside of a runtime it runs here.

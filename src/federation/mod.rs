@@ -23,6 +23,7 @@ mod table;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
@@ -197,6 +198,17 @@ impl Federation {
         let home = |scan: &TableScan| pushdown::remote_table(scan).map(|table| table.upstream.id().clone());
         let plan = arrange::arrange(plan, &home)?;
         pushdown::cut(plan.data, &self.inner.planner)
+    }
+
+    /// Whether a plan reads rows of an upstream.
+    pub(crate) fn reads_upstream(&self, plan: &LogicalPlan) -> bool {
+        let mut reads = false;
+        // The visitor cannot fail.
+        let _ = plan.apply_with_subqueries(|node| {
+            reads |= matches!(node, LogicalPlan::TableScan(scan) if pushdown::remote_table(scan).is_some());
+            Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        });
+        reads
     }
 
     /// Every dataset and view, in the order of the spicepod.

@@ -11,13 +11,15 @@ use super::admission::Turn;
 use super::cache::{Case, Entry, Flight, Found, Joined, Look, Outcome, ResultsCache};
 use super::deadline::{Deadline, within};
 use super::engine::{Engine, Planned, Started, guarded};
-use super::{Batches, CacheStatus, Cached, QueryError, Request};
+use super::{Batches, CacheStatus, Cached, Place, QueryError, Request};
 
 /// An answer on its way out.
 pub(super) struct Reply {
     pub schema: SchemaRef,
     pub batches: Batches,
     pub cached: Option<Cached>,
+    /// Where it was answered.
+    pub place: Option<Place>,
 }
 
 impl Engine {
@@ -85,8 +87,9 @@ impl Engine {
         turn: Turn,
         cached: Option<Cached>,
     ) -> Result<Reply, QueryError> {
+        let place = Some(self.place(&planned));
         let Started { schema, batches, .. } = within(deadline, self.start(planned)).await?;
-        Ok(Reply { schema, batches: guarded(holding(batches, turn), deadline), cached })
+        Ok(Reply { schema, batches: guarded(holding(batches, turn), deadline), cached, place })
     }
 
     /// Runs a statement for all who ask it now, or waits for such a run.
@@ -104,9 +107,10 @@ impl Engine {
             }
             Joined::Lead(lead) => {
                 told.count(Found::Miss);
+                let place = Some(self.place(&planned));
                 let flight = lead.launch(self.work(planned, turn).boxed());
                 let (schema, batches) = within(deadline, flight.stream()).await?;
-                Ok(Reply { schema, batches: guarded(batches, deadline), cached: told.ran() })
+                Ok(Reply { schema, batches: guarded(batches, deadline), cached: told.ran(), place })
             }
             Joined::Follow(flight) => {
                 drop(turn);
@@ -193,7 +197,8 @@ impl Told<'_> {
         let (schema, held) = (Arc::clone(&entry.schema), Arc::clone(entry));
         // The entry is held, and its memory with it, until the last batch is taken.
         let batches = (0..entry.batches.len()).map(move |at| Ok(held.batches[at].clone()));
-        Reply { schema, batches: futures::stream::iter(batches).boxed(), cached: Some(cached) }
+        let batches = futures::stream::iter(batches).boxed();
+        Reply { schema, batches, cached: Some(cached), place: Some(Place::Cache) }
     }
 
     /// The result of another's run, which is held for its memory.
@@ -201,7 +206,8 @@ impl Told<'_> {
         let batches = futures::stream::iter(batches.into_iter().map(Ok)).inspect(move |_| {
             let _held = &flight;
         });
-        Reply { schema, batches: batches.boxed(), cached: Some(self.cached(CacheStatus::Hit, None)) }
+        let cached = Some(self.cached(CacheStatus::Hit, None));
+        Reply { schema, batches: batches.boxed(), cached, place: Some(Place::Cache) }
     }
 
     /// Of an answer that is being computed.

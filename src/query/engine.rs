@@ -24,8 +24,12 @@ use super::cached::{Reply, refuse_run};
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
 use super::planning::{Joins, is_joining_in_memory, physical_plan};
+use super::records::{Place, Records};
 use super::statement::{Explain, Parsed, parse};
-use super::{Answer, Batches, DatasetState, DatasetStatus, QueryError, Request, explain};
+use super::{
+    Answer, Batches, Caller, CancelError, DatasetState, DatasetStatus, QueryError, QueryRecord, QueryRef,
+    Request, explain,
+};
 
 /// Schemas promised by upstreams are remembered for this many statements, this long.
 const PROMISES_MAX: u64 = 1_000;
@@ -52,6 +56,7 @@ pub struct Engine {
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
     cache: Option<ResultsCache>,
+    pub(super) records: Records,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -93,7 +98,8 @@ impl Engine {
         let running = Admission::new(options.queue, Counted::Queries);
         let planning = Admission::new(options.queue, Counted::Nothing);
         let acceleration = Acceleration::default();
-        Self { federation, acceleration, options, running, planning, promises, cache: None }
+        let records = Records::default();
+        Self { federation, acceleration, options, running, planning, promises, cache: None, records }
     }
 
     /// The same with a results cache.
@@ -115,32 +121,36 @@ impl Engine {
     /// See [`QueryError`].
     pub async fn run(&self, request: Request) -> Result<Answer, QueryError> {
         let id = QueryId::random();
-        let deadline = self.deadline();
         let begun = Instant::now();
-        let answer = match self.cache.as_ref().and_then(|cache| self.recall(cache, &request)) {
-            Some(reply) => Ok(reply),
-            None => {
-                let turn = self.running.enter(deadline).await.inspect_err(|error| {
-                    tracing::debug!(query = %id, %error, "query refused");
-                })?;
-                metrics::counter!("query_executions").increment(1);
-                match &self.cache {
-                    Some(cache) => self.consult(cache, &request, deadline, turn).await,
-                    None => self.run_uncached(&request, deadline, turn).await,
-                }
-            }
-        };
+        let mut tracked = self.records.enter(id, &request);
+        let answer = tracked.until_cancelled(self.reply(id, &request)).await;
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         match answer {
-            Ok(Reply { schema, batches, cached }) => {
+            Ok(Reply { schema, batches, cached, place }) => {
                 tracing::debug!(query = %id, elapsed_ms, cache = ?cached.as_ref().map(|cached| cached.status), "query answers");
-                Ok(Answer { id, schema, batches, cached })
+                tracked.is_answered(place);
+                Ok(Answer { id, schema, batches: tracked.follow(batches), cached })
             }
             Err(error) => {
                 metrics::counter!("query_failures").increment(1);
                 tracing::debug!(query = %id, elapsed_ms, %error, "query failed");
                 Err(error)
             }
+        }
+    }
+
+    async fn reply(&self, id: QueryId, request: &Request) -> Result<Reply, QueryError> {
+        let deadline = self.deadline();
+        if let Some(reply) = self.cache.as_ref().and_then(|cache| self.recall(cache, request)) {
+            return Ok(reply);
+        }
+        let turn = self.running.enter(deadline).await.inspect_err(|error| {
+            tracing::debug!(query = %id, %error, "query refused");
+        })?;
+        metrics::counter!("query_executions").increment(1);
+        match &self.cache {
+            Some(cache) => self.consult(cache, request, deadline, turn).await,
+            None => self.run_uncached(request, deadline, turn).await,
         }
     }
 
@@ -245,6 +255,35 @@ impl Engine {
     /// See [`AskError`].
     pub fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
         self.acceleration.set_refresh_sql(dataset, sql)
+    }
+
+    /// The queries that run, oldest first, of those that the caller may see.
+    #[must_use]
+    pub fn running_queries(&self, caller: &Caller) -> Vec<QueryRecord> {
+        self.records.running(caller)
+    }
+
+    /// The queries that have ended, last first, of those that the caller may see: the last few hundred.
+    #[must_use]
+    pub fn ended_queries(&self, caller: &Caller) -> Vec<QueryRecord> {
+        self.records.ended(caller)
+    }
+
+    /// Asks a query to end; returns at once.
+    ///
+    /// # Errors
+    /// See [`CancelError`].
+    pub fn cancel(&self, which: QueryRef, caller: &Caller) -> Result<(), CancelError> {
+        self.records.cancel(which, caller)
+    }
+
+    /// Where a statement will be answered. An upstream that refuses the whole of it may still be asked for parts.
+    pub(super) fn place(&self, planned: &Planned) -> Place {
+        match &planned.route {
+            Route::Forward(_) => Place::Pushed,
+            Route::Scan { .. } if self.federation.reads_upstream(&planned.plan) => Place::Federated,
+            Route::Scan { .. } => Place::Local,
+        }
     }
 
     fn deadline(&self) -> Option<Deadline> {

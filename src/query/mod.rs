@@ -3,6 +3,7 @@
 mod admission;
 mod cache;
 mod cached;
+mod caller;
 mod deadline;
 mod engine;
 mod error;
@@ -11,6 +12,7 @@ mod gauges;
 mod limits;
 mod planning;
 mod readiness;
+mod records;
 mod statement;
 mod subscribe;
 
@@ -30,11 +32,13 @@ pub use crate::acceleration::{
     Writer,
 };
 pub use admission::QueueOptions;
-pub use cache::{CacheWishes, ClientKey, Principal, ResultsCache, Scope};
+pub use cache::{CacheWishes, ClientKey, ResultsCache, Scope};
+pub use caller::{Caller, KeyId, Principal, Rights};
 pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use limits::STACK_SIZE;
 pub use readiness::Readiness;
+pub use records::{CancelError, Outcome, Place, Protocol, QueryRecord, QueryRef};
 pub use subscribe::SubscribeError;
 
 /// The parameters of a statement: `$1, $2`, `?`, or `$name`.
@@ -53,6 +57,10 @@ pub struct Request {
     pub parameters: Parameters,
     /// Who asks.
     pub principal: Principal,
+    /// Which front end it came through.
+    pub protocol: Protocol,
+    /// The number of the ticket that it was asked with, by which it can be cancelled.
+    pub ticket: Option<u128>,
     /// What the request says of the results cache.
     pub cache: CacheWishes,
 }
@@ -65,6 +73,8 @@ impl Request {
             sql: sql.into(),
             parameters: Parameters::None,
             principal: Principal::default(),
+            protocol: Protocol::default(),
+            ticket: None,
             cache: CacheWishes::default(),
         }
     }

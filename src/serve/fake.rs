@@ -116,7 +116,9 @@ pub(super) async fn http(door: Fake) -> (String, Scope) {
     let (listener, address) = bind().await;
     let scope = Scope::new();
     let serving = scope.clone();
-    scope.spawn_draining("http", async move { super::http::serve(listener, door, &serving).await });
+    scope.spawn_draining("http", async move {
+        super::http::serve(listener, door, super::http::HttpOptions::default(), &serving).await
+    });
     (format!("http://{address}"), scope)
 }
 

@@ -3,6 +3,7 @@
 //! Batches leave as they arrive and only as fast as the client reads; dropping a connection drops its
 //! query. No SQL is looked at here, and no dataset is known by more than its name.
 
+mod access;
 mod caching;
 mod listen;
 mod stall;
@@ -18,9 +19,11 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 use crate::query::{
-    Answer, Ask, AskError, DatasetStatus, Engine, Publication, PutError, QueryError, Request, SubscribeError,
-    Writer,
+    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, Publication, PutError, QueryError,
+    QueryRecord, QueryRef, Request, SubscribeError, Writer,
 };
+
+pub use access::{Access, ApiKey};
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {
@@ -49,6 +52,21 @@ pub trait Door: Clone + Send + Sync + 'static {
     /// Replaces `refresh_sql` of an accelerated dataset until the restart; a door without any refuses.
     fn set_refresh_sql(&self, dataset: &str, _sql: Option<String>) -> Result<(), AskError> {
         Err(AskError::NotFound(dataset.to_owned()))
+    }
+
+    /// The queries that run, oldest first, of those that the caller may see; a door without a book shows none.
+    fn running_queries(&self, _caller: &Caller) -> Vec<QueryRecord> {
+        Vec::new()
+    }
+
+    /// The queries that have ended, last first, of those that the caller may see.
+    fn ended_queries(&self, _caller: &Caller) -> Vec<QueryRecord> {
+        Vec::new()
+    }
+
+    /// Asks a query to end; a door without a book knows none.
+    fn cancel(&self, _which: QueryRef, _caller: &Caller) -> Result<(), CancelError> {
+        Err(CancelError::Unknown)
     }
 
     /// A way for one client's rows into a dataset, by the parts of its name; a door without any refuses.
@@ -85,6 +103,18 @@ impl Door for Engine {
 
     fn set_refresh_sql(&self, dataset: &str, sql: Option<String>) -> Result<(), AskError> {
         Engine::set_refresh_sql(self, dataset, sql)
+    }
+
+    fn running_queries(&self, caller: &Caller) -> Vec<QueryRecord> {
+        Engine::running_queries(self, caller)
+    }
+
+    fn ended_queries(&self, caller: &Caller) -> Vec<QueryRecord> {
+        Engine::ended_queries(self, caller)
+    }
+
+    fn cancel(&self, which: QueryRef, caller: &Caller) -> Result<(), CancelError> {
+        Engine::cancel(self, which, caller)
     }
 
     fn writer(&self, path: &[String]) -> Result<Writer, PutError> {

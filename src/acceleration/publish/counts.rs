@@ -1,11 +1,26 @@
 //! What is counted of a dataset's subscribers, for the metrics.
 
+use metrics::Counter;
+
 use crate::name::DatasetName;
 
 /// The label of one dataset's figures.
 #[derive(Debug)]
 pub(super) struct Counts {
     dataset: String,
+}
+
+/// What goes out to one subscriber.
+pub(super) struct Outgoing {
+    rows: Counter,
+    bytes: Counter,
+}
+
+impl Outgoing {
+    pub(super) fn add(&self, rows: u64, bytes: u64) {
+        self.rows.increment(rows);
+        self.bytes.increment(bytes);
+    }
 }
 
 impl Counts {
@@ -16,7 +31,7 @@ impl Counts {
     /// All of them, as they are now or zero.
     pub(super) fn announce(&self) {
         self.subscribers(0.0);
-        self.sent(0, 0);
+        self.outgoing().add(0, 0);
         self.begun(0, 0);
         self.lost(0);
     }
@@ -26,9 +41,12 @@ impl Counts {
         metrics::gauge!("append_stream_subscribers", "dataset" => self.dataset.clone()).increment(more);
     }
 
-    pub(super) fn sent(&self, rows: u64, bytes: u64) {
-        metrics::counter!("append_stream_sent_rows", "dataset" => self.dataset.clone()).increment(rows);
-        metrics::counter!("append_stream_sent_bytes", "dataset" => self.dataset.clone()).increment(bytes);
+    /// Looked up once for each subscriber, not for each message.
+    pub(super) fn outgoing(&self) -> Outgoing {
+        Outgoing {
+            rows: metrics::counter!("append_stream_sent_rows", "dataset" => self.dataset.clone()),
+            bytes: metrics::counter!("append_stream_sent_bytes", "dataset" => self.dataset.clone()),
+        }
     }
 
     pub(super) fn begun(&self, resumes: u64, snapshots: u64) {

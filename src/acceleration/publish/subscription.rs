@@ -9,12 +9,13 @@ use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::acceleration::store::{Budget, Lease};
 use crate::proto::stream::{Epoch, Position};
-use crate::task::blocking;
+use crate::task::{at, blocking};
 
+use super::counts::Outgoing;
 use super::error::{Limit, StreamEnd};
 use super::finishing::Finishing;
 use super::plan::{self, Cursor, Of, Sent, Step};
@@ -54,6 +55,7 @@ pub struct Subscription {
     reading: Option<BoxFuture<'static, Result<Read, StreamEnd>>>,
     /// Of the rows that were given out last.
     lease: Option<Lease>,
+    outgoing: Outgoing,
 }
 
 /// Rows and the memory that they were unpacked into.
@@ -78,8 +80,9 @@ impl Subscription {
         let mut news = publication.follow();
         news.mark_changed();
         publication.counts().subscribers(1.0);
+        let outgoing = publication.counts().outgoing();
         let follower = Follower { publication, news, present: None, earlier: None, schema: None };
-        Self { cursor: Cursor::Fresh { held }, follower, reading: None, lease: None }
+        Self { cursor: Cursor::Fresh { held }, follower, reading: None, lease: None, outgoing }
     }
 
     #[must_use]
@@ -147,7 +150,7 @@ impl Subscription {
 
     /// Tells what went out, for the metrics.
     pub fn sent(&self, rows: u64, bytes: u64) {
-        self.follower.publication.counts().sent(rows, bytes);
+        self.outgoing.add(rows, bytes);
     }
 
     fn begin(&mut self, head: Position, from: u64, is_resume: bool) -> StreamEvent {
@@ -311,13 +314,5 @@ async fn leased(budget: Option<Budget>, bytes: usize) -> Option<Lease> {
         }
         has_waited = true;
         sleep(MEMORY_INTERVAL).await;
-    }
-}
-
-/// None is a time that never comes.
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => pending().await,
     }
 }

@@ -2,18 +2,17 @@
 //!
 //! It works on one thing at a time: refreshes, retention, compaction and writing to disk never meet.
 
-use std::future::pending;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use datafusion::logical_expr::{Expr, ident};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::acceleration::store::Layout;
+use crate::task::at;
 
 use super::asks::{Ask, AskMode};
 use super::definition::Mode;
@@ -22,7 +21,7 @@ use super::fetch::Fetch;
 use super::holder::{Holder, REOPEN_INTERVAL, now, reported};
 use super::puts::Puts;
 use super::retention::nanoseconds;
-use super::rows::{Intake, Onto};
+use super::rows::{Intake, Onto, stream_of};
 use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
 use super::status::Phase;
@@ -92,8 +91,8 @@ impl Keeper {
     async fn hold_nothing(&mut self) -> Result<(), RefreshError> {
         let fetch = self.plan(&Ask::default()).await?;
         let layout = self.held.layout_for(&fetch.schema())?;
-        let rows = RecordBatchStreamAdapter::new(fetch.schema(), futures::stream::empty());
-        self.held.take(Intake::load(layout, Box::pin(rows))).await
+        let rows = stream_of(&layout, Vec::new());
+        self.held.take(Intake::load(layout, rows)).await
     }
 
     async fn wait(&mut self, until: Until) -> Event {
@@ -230,12 +229,5 @@ impl Keeper {
     fn from(&self, schema: &SchemaRef, from: i64) -> datafusion::error::Result<Option<Expr>> {
         let Some((column, format)) = &self.held.definition.time else { return Ok(None) };
         at_or_after(schema.field_with_name(column)?, *format, from).map(Some)
-    }
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => pending().await,
     }
 }

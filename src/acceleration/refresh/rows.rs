@@ -10,6 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
 use crate::acceleration::disk::Restored;
 use crate::acceleration::store::{Layout, Load};
@@ -69,6 +70,12 @@ impl Intake {
     pub(super) fn load(layout: Arc<Layout>, rows: SendableRecordBatchStream) -> Self {
         Self { layout, onto: Onto::Nothing, rows, dropped: Vec::new(), upstream: None }
     }
+}
+
+/// Batches of `layout` that are here already, as a stream.
+pub(super) fn stream_of(layout: &Layout, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    let batches = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(RecordBatchStreamAdapter::new(Arc::clone(layout.schema()), batches))
 }
 
 impl Rows {

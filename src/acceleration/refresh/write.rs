@@ -4,7 +4,6 @@
 //! alone: the others are taken without it, in the same order.
 
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
 use crate::acceleration::disk::DiskError;
 use crate::acceleration::store::Layout;
@@ -13,7 +12,7 @@ use crate::name::DatasetName;
 use super::error::RefreshError;
 use super::holder::Holder;
 use super::puts::{Put, PutError};
-use super::rows::{Intake, Onto};
+use super::rows::{Intake, Onto, stream_of};
 
 /// What rows of several calls are stored in.
 pub(super) trait Store {
@@ -68,8 +67,7 @@ impl Store for Holder {
 
 /// All rows of `puts`, call by call.
 pub(super) fn rows(layout: &Layout, puts: &[Put]) -> SendableRecordBatchStream {
-    let batches: Vec<_> = puts.iter().flat_map(|put| put.batches.clone()).map(Ok).collect();
-    Box::pin(RecordBatchStreamAdapter::new(layout.schema().clone(), futures::stream::iter(batches)))
+    stream_of(layout, puts.iter().flat_map(|put| put.batches.clone()).collect())
 }
 
 /// Whether other rows may be stored although these are not.

@@ -26,6 +26,7 @@ use crate::query::{Answer, DatasetState, DatasetStatus, Publication, QueryError,
 use crate::secrets::Secret;
 use crate::serve::flight::FlightOptions;
 use crate::serve::{self, Door};
+use crate::serve::{Access, ApiKey};
 use crate::task::Scope;
 use crate::telemetry::{self, Verbosity};
 
@@ -79,7 +80,7 @@ async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
     let tls = certificates(&args.dir, &args.names)?;
     let key = make_key(&args.dir)?;
     let scope = Scope::new();
-    let options = FlightOptions { tls: Some(Arc::new(tls)), api_keys: vec![key] };
+    let options = FlightOptions { tls: Some(Arc::new(tls)), access: Access::new(vec![ApiKey::reading(key)]) };
     scope.spawn("readings", async move {
         if let Err(error) = live.grow().await {
             tracing::warn!(%error, "the table grows no more");

@@ -9,8 +9,8 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 
-use super::{CacheWishes, ClientKey, KeyBy, Principal};
-use crate::query::{Parameters, Request};
+use super::{CacheWishes, ClientKey, KeyBy};
+use crate::query::{Parameters, Principal, Request};
 
 /// What a key takes beside the text of its statement, in bytes: the nodes and schemas of a plan.
 const KEY_BYTES: usize = 4 << 10;

@@ -10,9 +10,9 @@ use datafusion::catalog::TableProvider;
 
 use super::key::{Key, shown};
 use super::reading::Reading;
-use super::{Case, ClientKey, Principal};
+use super::{Case, ClientKey};
 use crate::acceleration::Table;
-use crate::query::Request;
+use crate::query::{Principal, Request};
 
 /// What the statements take together, in bytes.
 const BYTES_MAX: u64 = 16 << 20;

@@ -47,7 +47,7 @@ pub(super) use entry::Entry;
 pub(super) use flight::{Flight, Outcome};
 pub(super) use key::Key;
 pub(super) use lead::Lead;
-pub use wishes::{CacheWishes, ClientKey, Principal, Scope};
+pub use wishes::{CacheWishes, ClientKey, Scope};
 
 use CacheKeyType as KeyBy;
 
@@ -332,7 +332,7 @@ impl Case {
     }
 
     pub fn scope(&self) -> Scope {
-        self.key.principal().scope()
+        Scope::of(self.key.principal())
     }
 
     pub fn has_client_key(&self) -> bool {

@@ -3,29 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::query::Principal;
+
 /// No key of a client is longer, in bytes.
 const KEY_BYTES_MAX: usize = 128;
-
-/// Whose rights a statement is answered with. An answer is never given to another principal than the one it was made
-/// for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub enum Principal {
-    /// Nobody has to say who they are: all are one.
-    #[default]
-    Anonymous,
-}
 
 /// Who else may be given an answer: `Results-Cache-Scope`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Everybody who may ask at all.
     Shared,
+    /// Whoever shows the same API key.
+    User,
 }
 
-impl Principal {
-    pub(super) fn scope(&self) -> Scope {
-        match self {
-            Self::Anonymous => Scope::Shared,
+impl Scope {
+    pub(super) fn of(principal: &Principal) -> Self {
+        match principal {
+            Principal::Anonymous => Self::Shared,
+            Principal::Key(_) => Self::User,
         }
     }
 }

@@ -5,7 +5,7 @@ use prost::Message;
 use tonic::Status;
 
 use crate::name::DatasetName;
-use crate::query::Request;
+use crate::query::{Protocol, Request};
 
 /// Every Flight SQL command begins so; an `Any` without it is not one.
 const FLIGHT_SQL_TYPES: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
@@ -21,9 +21,10 @@ pub(super) fn statement(bytes: &[u8]) -> Result<Request, Status> {
             Status::invalid_argument("the command is neither SQL in UTF-8 nor a Flight SQL command")
         })?,
     };
+    let protocol = if flight_sql(bytes).is_some() { Protocol::FlightSql } else { Protocol::Flight };
     match sql.trim().is_empty() {
         true => Err(Status::invalid_argument("the statement is empty: send SQL, for example SELECT 1")),
-        false => Ok(Request::new(sql)),
+        false => Ok(Request { protocol, ..Request::new(sql) }),
     }
 }
 
@@ -66,7 +67,7 @@ pub(super) fn select_all(path: &[String]) -> Request {
         Some(name) => select_exactly(name.schema().into_iter().chain([name.table()])),
         None => select_exactly(path),
     };
-    Request::new(sql)
+    Request { protocol: Protocol::Flight, ..Request::new(sql) }
 }
 
 /// `SELECT * FROM` a table by the exact parts of its name.

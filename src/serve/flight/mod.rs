@@ -3,7 +3,6 @@
 //! Takes raw SQL bytes and Flight SQL's CommandStatementQuery, and rows by DoPut; refuses the rest in words. Views leave as
 //! plain strings and binaries, in promised schemas as in streams: `wire` says why.
 
-mod auth;
 mod command;
 mod encode;
 mod exchange;
@@ -17,12 +16,12 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
 
 use super::Door;
+use super::access::{self, Access};
 use super::listen::{self, Protocol};
-use crate::secrets::Secret;
 use crate::task::Scope;
-use auth::Guard;
 use exchange::Exchanges;
 use put::Puts;
 use service::Service;
@@ -30,27 +29,31 @@ use service::Service;
 /// The largest message that a client may send: a statement, or a batch of rows.
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Calls that need no key: Handshake gives a session for one, probes have none.
+const OPEN_CALLS: &[&str] = &["/arrow.flight.protocol.FlightService/Handshake"];
+
 /// How a Flight listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct FlightOptions {
     /// Certificates; its ALPN protocols must hold `h2`.
     pub tls: Option<Arc<ServerConfig>>,
-    /// With any, Handshake checks the Basic password against them and every other call needs a key or
-    /// a session token as bearer.
-    pub api_keys: Vec<Secret>,
+    /// Who may call.
+    pub access: Access,
 }
 
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOptions, scope: &Scope) {
     let (exchanges, puts) = (Exchanges::new(scope.clone()), Puts::new(scope.clone()));
-    let service = Service::new(door, Guard::new(options.api_keys), exchanges, puts);
-    let service = FlightServiceServer::new(service)
+    let service = Service::new(door, options.access.clone(), exchanges, puts);
+    let flight = FlightServiceServer::new(service)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Zstd);
-    listen::serve(listener, Protocol::Grpc, options.tls, service, scope).await;
+    let router = Routes::new(flight).into_axum_router();
+    let router = access::guard_calls(router, options.access, OPEN_CALLS);
+    listen::serve(listener, Protocol::Grpc, options.tls, router, scope).await;
 }
 
 #[cfg(test)]

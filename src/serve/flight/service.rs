@@ -14,13 +14,13 @@ use futures::stream::{self, Stream, StreamExt};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::auth::Guard;
 use super::command;
 use super::encode::Encoder;
 use super::exchange::Exchanges;
 use super::put::Puts;
 use super::wire;
 use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
+use crate::serve::access::{self, Access, Identity};
 use crate::serve::{Door, caching, status};
 
 pub(super) type Reply<T> = Result<Response<T>, Status>;
@@ -32,21 +32,25 @@ const QUERY_ID: &str = "x-query-id";
 /// Answers Flight calls.
 pub(super) struct Service<D> {
     door: D,
-    guard: Guard,
+    access: Access,
     exchanges: Exchanges,
     puts: Puts,
 }
 
 impl<D: Door> Service<D> {
-    pub(super) fn new(door: D, guard: Guard, exchanges: Exchanges, puts: Puts) -> Self {
-        Self { door, guard, exchanges, puts }
+    pub(super) fn new(door: D, access: Access, exchanges: Exchanges, puts: Puts) -> Self {
+        Self { door, access, exchanges, puts }
     }
 
     /// The statement of a descriptor and the schema that its answer travels in. A path is a table.
-    async fn plan(&self, descriptor: &FlightDescriptor) -> Result<(Schema, query::Request), Status> {
+    async fn plan(
+        &self,
+        descriptor: &FlightDescriptor,
+        identity: &Identity,
+    ) -> Result<(Schema, query::Request), Status> {
         match descriptor.r#type() {
             DescriptorType::Cmd => {
-                let request = command::statement(&descriptor.cmd)?;
+                let request = asked_by(identity, command::statement(&descriptor.cmd)?);
                 let schema = self.door.schema(request.clone()).await.map_err(refusal)?;
                 Ok((wire::schema(&schema), request))
             }
@@ -55,13 +59,18 @@ impl<D: Door> Service<D> {
             }
             DescriptorType::Path => {
                 let schema = self.door.table_schema(&descriptor.path).await.map_err(refusal)?;
-                Ok((wire::schema(&schema), command::select_all(&descriptor.path)))
+                Ok((wire::schema(&schema), asked_by(identity, command::select_all(&descriptor.path))))
             }
             DescriptorType::Unknown => Err(Status::invalid_argument(
                 "the descriptor needs a type: CMD with SQL, or PATH with a table",
             )),
         }
     }
+}
+
+/// The request as this caller's.
+fn asked_by(identity: &Identity, request: query::Request) -> query::Request {
+    query::Request { principal: identity.caller.principal.clone(), ..request }
 }
 
 /// Tells an error to the client and, where a person should know, to the log.
@@ -124,7 +133,8 @@ impl<D: Door> FlightService for Service<D> {
     type DoExchangeStream = Messages<FlightData>;
 
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Reply<Self::HandshakeStream> {
-        let session = self.guard.open(request.metadata())?;
+        let headers = request.metadata().clone().into_headers();
+        let session = self.access.open_session(&headers).map_err(|_| access::unauthenticated())?;
         let bearer = MetadataValue::try_from(format!("Bearer {session}"))
             .map_err(|_| Status::internal("the session token is not a header"))?;
         let payload = HandshakeResponse { protocol_version: 0, payload: session.into() };
@@ -134,7 +144,6 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Reply<Self::ListFlightsStream> {
-        self.guard.check(request.metadata())?;
         if !request.get_ref().expression.is_empty() {
             return Err(Status::invalid_argument("ListFlights takes no criteria: send an empty expression"));
         }
@@ -165,20 +174,19 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
-        self.guard.check(request.metadata())?;
+        let identity = access::of_call(&request)?;
         let descriptor = request.into_inner();
-        let (schema, request) = self.plan(&descriptor).await?;
+        let (schema, request) = self.plan(&descriptor, &identity).await?;
         info(&schema, request.sql, descriptor).map(Response::new)
     }
 
-    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
-        self.guard.check(request.metadata())?;
+    async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Reply<PollInfo> {
         Err(Status::unimplemented("PollFlightInfo is not supported: use GetFlightInfo"))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
-        self.guard.check(request.metadata())?;
-        let (schema, _request) = self.plan(request.get_ref()).await?;
+        let identity = access::of_call(&request)?;
+        let (schema, _request) = self.plan(request.get_ref(), &identity).await?;
         SchemaAsIpc::new(&schema, &IpcWriteOptions::default())
             .try_into()
             .map(Response::new)
@@ -186,9 +194,9 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
-        self.guard.check(request.metadata())?;
         let cache = wishes(request.metadata())?;
-        let request = query::Request { cache, ..command::statement(&request.get_ref().ticket)? };
+        let asked = asked_by(&access::of_call(&request)?, command::statement(&request.get_ref().ticket)?);
+        let request = query::Request { cache, ..asked };
         let answer = self.door.run(request).await.map_err(refusal)?;
         let (id, cached) = (answer.id.to_string(), answer.cached.clone());
         let mut response = Response::new(messages(answer).boxed());
@@ -202,26 +210,23 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
-        self.guard.check(request.metadata())?;
+        access::may_write(&request)?;
         let answer = self.puts.answer(&self.door, request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
-        self.guard.check(request.metadata())?;
         self.exchanges.open(&self.door, request.into_inner()).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
-        self.guard.check(request.metadata())?;
         let name: String = request.get_ref().r#type.chars().take(64).collect();
         Err(Status::unimplemented(format!(
             "action `{name}` is not supported: send the SQL through GetFlightInfo and DoGet"
         )))
     }
 
-    async fn list_actions(&self, request: Request<Empty>) -> Reply<Self::ListActionsStream> {
-        self.guard.check(request.metadata())?;
+    async fn list_actions(&self, _request: Request<Empty>) -> Reply<Self::ListActionsStream> {
         Ok(Response::new(stream::empty().boxed()))
     }
 }

@@ -24,6 +24,7 @@ use super::{FlightOptions, serve};
 use crate::query::QueryError;
 use crate::secrets::Secret;
 use crate::serve::fake::{Fake, answer, bind, upstream_error, watched};
+use crate::serve::{Access, ApiKey};
 use crate::task::Scope;
 use crate::upstream::ErrorKind;
 
@@ -274,7 +275,8 @@ async fn a_client_that_leaves_ends_its_query() {
 
 #[tokio::test]
 async fn with_keys_nothing_is_open() {
-    let options = FlightOptions { tls: None, api_keys: vec![Secret::new("k".into())] };
+    let options =
+        FlightOptions { tls: None, access: Access::new(vec![ApiKey::reading(Secret::new("k".into()))]) };
     let (mut client, _scope) =
         flight_with(Fake::default().table("t", vec![column(Int64Array::from(vec![1]))]), options).await;
     let with = |authorization: String| {
@@ -338,7 +340,7 @@ async fn tls_is_spoken_where_it_is_asked_for() {
     let (listener, address) = bind().await;
     let scope = Scope::new();
     let serving = scope.clone();
-    let options = FlightOptions { tls: Some(Arc::new(server)), api_keys: Vec::new() };
+    let options = FlightOptions { tls: Some(Arc::new(server)), access: Access::default() };
     scope.spawn_draining("flight", async move { serve(listener, Fake::default(), options, &serving).await });
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();

@@ -2,17 +2,19 @@
 //! acceptance leaves at once.
 
 use ::http::{HeaderMap, StatusCode};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::error::Refusal;
+use super::may_write;
 use crate::config::Duration;
 use crate::query::{Ask, AskError, AskMode};
 use crate::serve::Door;
+use crate::serve::access::Identity;
 
 /// What a refresh may be asked for with; nothing is fine too.
 #[derive(Deserialize, Default)]
@@ -33,10 +35,18 @@ struct Change {
 pub(super) async fn refresh<D: Door>(
     State(door): State<D>,
     Path(dataset): Path<String>,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let asked = wish(&body).and_then(|ask| door.refresh(&dataset, ask));
+    let wished = wish(&body);
+    // Other rows than the spicepod's would be everybody's.
+    if wished.as_ref().is_ok_and(|ask| ask.sql.is_some())
+        && let Err(refusal) = may_write(&identity)
+    {
+        return refusal.answer(&headers);
+    }
+    let asked = wished.and_then(|ask| door.refresh(&dataset, ask));
     match asked {
         Ok(refresh) => {
             let message = format!("Dataset refresh triggered for {dataset}.");
@@ -50,9 +60,13 @@ pub(super) async fn refresh<D: Door>(
 pub(super) async fn change<D: Door>(
     State(door): State<D>,
     Path(dataset): Path<String>,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if let Err(refusal) = may_write(&identity) {
+        return refusal.answer(&headers);
+    }
     let change: Result<Change, _> = serde_json::from_slice(&body).map_err(unparsable);
     match change.and_then(|change| door.set_refresh_sql(&dataset, change.refresh_sql)) {
         Ok(()) => StatusCode::OK.into_response(),

@@ -36,10 +36,14 @@ pub(super) fn tell(headers: &mut HeaderMap, cached: &Cached) {
     }
     match cached.scope {
         Some(Scope::Shared) => drop(headers.insert(SCOPE, HeaderValue::from_static("shared"))),
+        Some(Scope::User) => {
+            headers.insert(SCOPE, HeaderValue::from_static("user"));
+            headers.append(VARY, HeaderValue::from_static("Authorization, X-API-Key, Cookie"));
+        }
         None => {}
     }
     if cached.has_client_key {
-        headers.insert(VARY, HeaderValue::from_static("Spice-Cache-Key"));
+        headers.append(VARY, HeaderValue::from_static("Spice-Cache-Key"));
     }
     if let Some((fresh, stale)) = cached.freshness {
         let text = format!("max-age={}, stale-while-revalidate={}", fresh.as_secs(), stale.as_secs());

@@ -9,17 +9,21 @@ mod sql;
 mod state;
 mod times;
 
-use ::http::header::HeaderName;
+use std::sync::Arc;
+
+use ::http::header::{HeaderName, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::ServerConfig;
 use uuid::Uuid;
 
 use super::Door;
+use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use crate::task::Scope;
 use error::Refusal;
@@ -38,12 +42,25 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 const ROUTES: &str = "POST /v1/sql, GET /v1/datasets, POST /v1/datasets/{name}/acceleration/refresh, \
      PATCH /v1/datasets/{name}/acceleration, GET /v1/ready, GET /health";
 
-/// Serves HTTP until the scope is cancelled and requests in flight have their answers.
-pub async fn serve(listener: TcpListener, door: impl Door, scope: &Scope) {
-    listen::serve(listener, Protocol::Http, None, router(door), scope).await;
+/// Routes that need no key: probes have none.
+const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
+
+/// How an HTTP listener is protected. The default is neither TLS nor keys.
+#[derive(Clone, Default)]
+pub struct HttpOptions {
+    /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Who may ask.
+    pub access: Access,
 }
 
-fn router<D: Door>(door: D) -> Router {
+/// Serves HTTP until the scope is cancelled and requests in flight have their answers.
+pub async fn serve(listener: TcpListener, door: impl Door, options: HttpOptions, scope: &Scope) {
+    let HttpOptions { tls, access } = options;
+    listen::serve(listener, Protocol::Http, tls, router(door, access), scope).await;
+}
+
+fn router<D: Door>(door: D, access: Access) -> Router {
     let healthy = || async { "ok\n" };
     Router::new()
         .route("/v1/sql", post(sql::answer::<D>))
@@ -56,6 +73,7 @@ fn router<D: Door>(door: D) -> Router {
         .route("/healthz", get(healthy))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(access, guard))
         .layer(middleware::from_fn(with_request_id))
         .with_state(door)
 }
@@ -68,6 +86,40 @@ async fn no_route(uri: Uri, headers: HeaderMap) -> Response {
 async fn wrong_method(uri: Uri, headers: HeaderMap) -> Response {
     let message = format!("{} does not take this method; there is {ROUTES}", uri.path());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).answer(&headers)
+}
+
+/// Gives the request its [`Identity`], unless its route is open to all.
+async fn guard(State(access): State<Access>, mut request: Request, next: Next) -> Response {
+    if OPEN_ROUTES.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    match access.identify(request.headers()) {
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(Denied) => unauthorized(request.headers()),
+    }
+}
+
+/// A browser asks its user for a name and a password then: the password is the key.
+fn unauthorized(headers: &HeaderMap) -> Response {
+    const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"sidewing\", charset=\"UTF-8\""];
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Invalid credentials");
+    let mut response = refusal.answer(headers);
+    for challenge in CHALLENGES {
+        response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    response
+}
+
+/// # Errors
+/// 403 for a caller who may only read.
+fn may_write(identity: &Identity) -> Result<(), Refusal> {
+    match identity.caller.may_write() {
+        true => Ok(()),
+        false => Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", "Write access denied")),
+    }
 }
 
 /// Gives the request an id that its answer, its error and the log share.

@@ -9,6 +9,7 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue, StatusCode};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
+use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::response::Response;
@@ -21,8 +22,9 @@ use super::accept::{self, Format};
 use super::encode::{self, Encoder};
 use super::error::Refusal;
 use super::{QUERY_ID, REQUEST_ID, caching};
-use crate::query::{Answer, Parameters, QueryError, Request};
+use crate::query::{Answer, Parameters, Protocol, QueryError, Request};
 use crate::serve::Door;
+use crate::serve::access::Identity;
 
 /// The largest request body.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -40,14 +42,24 @@ struct JsonRequest {
 }
 
 /// Answers a statement.
-pub(super) async fn answer<D: Door>(State(door): State<D>, headers: HeaderMap, body: Body) -> Response {
-    match try_answer(door, &headers, body).await {
+pub(super) async fn answer<D: Door>(
+    State(door): State<D>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match try_answer(door, &identity, &headers, body).await {
         Ok(response) => response,
         Err(refusal) => refusal.answer(&headers),
     }
 }
 
-async fn try_answer<D: Door>(door: D, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn try_answer<D: Door>(
+    door: D,
+    identity: &Identity,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let format = accept::negotiate(headers).ok_or_else(|| {
         let message = "none of the accepted types can be answered: \
                        there is application/json, text/csv and text/plain";
@@ -55,7 +67,8 @@ async fn try_answer<D: Door>(door: D, headers: &HeaderMap, body: Body) -> Result
     })?;
     let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| unreadable(&error))?;
     let cache = caching::wishes(headers)?;
-    let request = Request { cache, ..decode(headers, &body)? };
+    let principal = identity.caller.principal.clone();
+    let request = Request { cache, principal, protocol: Protocol::Http, ..decode(headers, &body)? };
     let answer = door.run(request).await?;
     let (id, cached) = (answer.id.to_string(), answer.cached.clone());
     let mut chunks = Box::pin(chunks(answer, format)?);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tokio::time::Instant;
 
 use crate::acceleration::store::Layout;
@@ -15,7 +14,7 @@ use crate::upstream::Fit;
 use super::super::error::RefreshError;
 use super::super::holder::Holder;
 use super::super::progress::Counted;
-use super::super::rows::{Aside, Intake, Onto};
+use super::super::rows::{Aside, Intake, Onto, stream_of};
 use super::told::Told;
 
 pub(super) struct Desk {
@@ -67,6 +66,28 @@ impl Desk {
         self.held.rows.figures().map_or(0, |figures| figures.rows as u64)
     }
 
+    /// From where the stream of another sidewing is to go on.
+    pub(super) fn position(&self) -> Option<Position> {
+        match self.is_aside() {
+            true => self.reached,
+            false => self.held.rows.upstream().filter(|_| self.holds_same()),
+        }
+    }
+
+    /// The upstream has fewer rows than are held, and is not believed yet.
+    pub(super) fn doubt(&self, rows: u64) {
+        let held = self.held_rows();
+        self.held.board.explain(format!(
+            "the upstream has {rows} rows and {held} are held: they stay until a second count agrees"
+        ));
+    }
+
+    /// It is believed.
+    pub(super) fn believe(&self, rows: u64) {
+        let (dataset, held) = (self.held.name(), self.held_rows());
+        tracing::warn!(%dataset, held, upstream = rows, "the upstream has fewer rows than are held, and is followed");
+    }
+
     /// `batch` with the table's columns, however the stream lays them out.
     ///
     /// # Errors
@@ -111,9 +132,8 @@ impl Desk {
             return Ok(());
         }
         let layout = self.layout()?;
-        let schema = Arc::clone(layout.schema());
-        let rows = RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches.into_iter().map(Ok)));
-        let intake = Intake { onto: Onto::Held, upstream, ..Intake::load(layout, Box::pin(rows)) };
+        let rows = stream_of(&layout, batches);
+        let intake = Intake { onto: Onto::Held, upstream, ..Intake::load(layout, rows) };
         self.held.take(intake).await
     }
 

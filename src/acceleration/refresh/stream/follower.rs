@@ -171,7 +171,7 @@ impl Follower {
             self.stock.forget();
         }
         let afresh = std::mem::take(&mut self.afresh);
-        let held = self.resumed.held(&self.desk).filter(|_| !afresh);
+        let held = self.desk.position().filter(|_| !afresh);
         let opening = self.origin.subscribe(Subscribe { held }.encode());
         let messages = answered(self.desk.held.name(), opening).await?;
         self.desk.told.connected();
@@ -282,15 +282,12 @@ impl Follower {
     /// Shows the generation that frames made whole, unless it has fewer rows than are held and nobody confirmed that.
     async fn show(&mut self) -> Result<(), RefreshError> {
         let Some(rows) = self.resumed.whole_rows() else { return Ok(()) };
-        let held = self.desk.held_rows();
-        if rows >= held || !self.desk.holds_same() {
+        if rows >= self.desk.held_rows() || !self.desk.holds_same() {
             return self.shows().await;
         }
         if !self.confirm.is_doubted() {
             let _ = self.confirm.is_believed(rows, Instant::now());
-            self.desk.held.board.explain(format!(
-                "the upstream has {rows} rows and {held} are held: they stay until a second count agrees"
-            ));
+            self.desk.doubt(rows);
             self.counter.by(Instant::now() + APART);
         }
         Ok(())
@@ -319,8 +316,7 @@ impl Follower {
         self.counter.by(now + APART);
         match counted {
             Ok(upstream) if self.confirm.is_believed(upstream, now) => {
-                let (dataset, held) = (self.desk.held.name(), self.desk.held_rows());
-                tracing::warn!(%dataset, held, upstream, "the upstream has fewer rows than are held, and is followed");
+                self.desk.believe(upstream);
                 self.shows().await
             }
             Ok(_) => Ok(()),

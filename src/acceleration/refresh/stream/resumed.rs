@@ -30,14 +30,6 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
-    /// From where to go on.
-    pub(super) fn held(&self, desk: &Desk) -> Option<Position> {
-        match desk.is_aside() {
-            true => desk.reached,
-            false => desk.held.rows.upstream().filter(|_| desk.holds_same()),
-        }
-    }
-
     /// A connection begins, and goes on from `at`.
     pub(super) fn begin(&mut self, at: Option<Position>) {
         *self = Self { at, ..Self::default() };

@@ -437,10 +437,7 @@ impl Stock {
 
     fn doubt(&mut self, desk: &mut Desk, rows: u64) {
         desk.told.apart();
-        let held = desk.held_rows();
-        desk.held.board.explain(format!(
-            "the upstream has {rows} rows and {held} are held: they stay until a second count agrees"
-        ));
+        desk.doubt(rows);
         self.counter.by(Instant::now() + APART);
     }
 
@@ -450,8 +447,7 @@ impl Stock {
             self.doubt(desk, upstream);
             return Ok(());
         }
-        let (dataset, held) = (desk.held.name(), desk.held_rows());
-        tracing::warn!(%dataset, held, upstream, "the upstream has fewer rows than are held, and is followed");
+        desk.believe(upstream);
         self.start(desk).await?;
         self.may_shrink = true;
         self.open(desk);

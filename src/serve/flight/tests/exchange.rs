@@ -194,7 +194,8 @@ async fn what_names_no_dataset_is_refused_in_words() {
 #[tokio::test]
 async fn a_key_is_asked_for_first() {
     let log = log(&rows(0..3));
-    let options = FlightOptions { tls: None, api_keys: vec![Secret::new("k".into())] };
+    let options =
+        FlightOptions { tls: None, access: Access::new(vec![ApiKey::reading(Secret::new("k".into()))]) };
     let (mut client, _scope) = flight_with(Fake::default().publishing(log.publication()), options).await;
     let status = exchange(&mut client, FlightData::new()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "Invalid credentials"));
