@@ -1,27 +1,20 @@
-//! Foreign clients from `tests/clients` against the real sidecar.
-//!
-//! They need an interpreter and a package registry. Where those are missing the test says so loudly and
-//! passes, unless `SIDEWING_REQUIRE_CLIENTS` is set.
+//! pyarrow.flight, the C++ client behind Python: reads, writes, follows.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray};
 use serde_json::{Value, json};
 
+use super::tools;
 use crate::support::client::batch;
-use crate::support::sidecar::{Sidecar, repository_file};
+use crate::support::sidecar::Sidecar;
 use crate::support::spicepod::{Dataset, spicepod};
 use crate::support::upstream::Upstream;
 
-/// The release that the test is held to.
-const PYARROW: &str = "pyarrow>=20";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pyarrow_reads_a_query_and_a_schema_by_path() {
-    let Some(python) = required("pyarrow", python_with_pyarrow()) else { return };
+    let Some(python) = tools::python() else { return };
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
     let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a rather long name")]));
     let prices: ArrayRef = Arc::new(Float64Array::from(vec![0.5, 1.5, 2.5]));
@@ -45,7 +38,7 @@ async fn pyarrow_reads_a_query_and_a_schema_by_path() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pyarrow_writes_and_is_told_what_is_stored() {
-    let Some(python) = required("pyarrow", python_with_pyarrow()) else { return };
+    let Some(python) = tools::python() else { return };
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![7]));
     let names: ArrayRef = Arc::new(StringViewArray::from(vec!["not fetched"]));
     let upstream = Upstream::builder().table("items", batch([("id", ids), ("name", names)])).start().await;
@@ -53,7 +46,9 @@ async fn pyarrow_writes_and_is_told_what_is_stored() {
         Dataset::of("items", &upstream).accelerated("refresh_mode: disabled").field("access: read_write");
     let sidecar = Sidecar::builder().spicepod(&spicepod(&[dataset], "")).start().await;
     sidecar.wait_ready().await;
-    let told = script(&python, "write.py", &[&format!("grpc://{}", sidecar.flight_addr()), "items"]).await;
+    let told =
+        tools::script(&python, "pyarrow/write.py", &[&format!("grpc://{}", sidecar.flight_addr()), "items"])
+            .await;
     assert_eq!((&told["first"], &told["last"]), (&json!({"rows": 3}), &json!({"rows": 9})), "{told}");
     let refused = told["refused"].as_str().unwrap_or_default();
     assert!(refused.contains("`id` is Int64 and was sent as Utf8, `name`"), "{told}");
@@ -64,7 +59,7 @@ async fn pyarrow_writes_and_is_told_what_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pyarrow_follows_a_dataset() {
-    let Some(python) = required("pyarrow", python_with_pyarrow()) else { return };
+    let Some(python) = tools::python() else { return };
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
     let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a rather long name"), None]));
     let upstream = Upstream::builder().table("items", batch([("id", ids), ("name", names)])).start().await;
@@ -72,7 +67,7 @@ async fn pyarrow_follows_a_dataset() {
     let sidecar = Sidecar::builder().spicepod(&spicepod(&[dataset], "")).start().await;
     sidecar.wait_ready().await;
     let location = format!("grpc://{}", sidecar.flight_addr());
-    let answer = script(&python, "follow.py", &[&location, "items", "3"]).await;
+    let answer = tools::script(&python, "pyarrow/follow.py", &[&location, "items", "3"]).await;
     assert_eq!(
         answer["schema"],
         json!({
@@ -101,56 +96,5 @@ fn expected_rows() -> Value {
 
 /// What the script prints about the Flight server at `addr`.
 async fn read(python: &Path, addr: &str, sql: &str) -> Value {
-    script(python, "read.py", &[&format!("grpc://{addr}"), "items", sql]).await
-}
-
-async fn script(python: &Path, name: &str, args: &[&str]) -> Value {
-    let script = repository_file("tests/clients/pyarrow").join(name);
-    let output = tokio::process::Command::new(python).arg(script).args(args).kill_on_drop(true).output();
-    let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("the script ends");
-    let output = output.expect("python starts");
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON from the script")
-}
-
-/// The client, or a loud word about its absence; a failure where absence is not allowed.
-fn required<T>(client: &str, found: Result<T, String>) -> Option<T> {
-    match found {
-        Ok(found) => Some(found),
-        Err(why) => {
-            let needed = std::env::var_os("SIDEWING_REQUIRE_CLIENTS").is_some();
-            assert!(!needed, "{client} cannot be had: {why}");
-            eprintln!("\n*** SKIPPED: {client} cannot be had: {why} ***\n");
-            None
-        }
-    }
-}
-
-/// A Python interpreter that can import pyarrow.flight, installed on first use.
-fn python_with_pyarrow() -> Result<PathBuf, String> {
-    let venv = repository_file("target/clients-venv");
-    let python = venv.join("bin/python");
-    let importable = |python: &PathBuf| run(Command::new(python).args(["-c", "import pyarrow.flight"]));
-    if importable(&python).is_ok() {
-        return Ok(python);
-    }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    run(Command::new(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        PYARROW,
-    ]))?;
-    importable(&python)?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
-    }
+    tools::script(python, "pyarrow/read.py", &[&format!("grpc://{addr}"), "items", sql]).await
 }
