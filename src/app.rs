@@ -215,6 +215,7 @@ impl App {
         let engine = Engine::new(federation.clone(), query_options(&spicepod.runtime))
             .accelerated(acceleration.clone())
             .caching(cache);
+        keepers.spawn("stalled queries", engine.clone().end_stalled());
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
@@ -270,7 +271,12 @@ fn query_options(runtime: &Runtime) -> Options {
         waiting_max: runtime.query_queue_max.unwrap_or(default.waiting_max),
         wait_max: runtime.query_queue_timeout.map_or(default.wait_max, |limit| limit.get()),
     };
-    Options { timeout: runtime.query_timeout.map(|limit| limit.get()), queue }
+    let default = Options::default();
+    Options {
+        timeout: runtime.query_timeout.map(|limit| limit.get()),
+        queue,
+        client_timeout: runtime.query_client_timeout.map_or(default.client_timeout, |limit| limit.get()),
+    }
 }
 
 /// The verbosity that a spicepod asks for.

@@ -242,6 +242,7 @@ fn runtime(node: Option<&Node>) -> Runtime {
         max_concurrent_queries: parsed(query, "max_concurrent_queries"),
         query_queue_max: parsed(section("params"), "query_queue_max"),
         query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
+        query_client_timeout: parsed(section("params"), "query_client_timeout"),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
         data_dir: section("params").and_then(|params| text(params, "data_dir")).map(PathBuf::from),
         // Read by itself: it has advice to give.

@@ -160,6 +160,11 @@ static RUNTIME_PARAMS: &[Field] = &[
         "How long a query may wait for its turn; default `30s`.",
     ),
     Field::built(
+        "query_client_timeout",
+        Duration(Zero::Refused),
+        "How long a client may take nothing of an answer before its query is ended; default `5m`.",
+    ),
+    Field::built(
         "data_dir",
         Text,
         "Where accelerated datasets with `mode: file` have their folders, relative to the spicepod; default \

@@ -59,6 +59,8 @@ pub struct Runtime {
     pub query_queue_max: Option<usize>,
     /// `runtime.params.query_queue_timeout`: how long each may wait.
     pub query_queue_timeout: Option<Duration>,
+    /// `runtime.params.query_client_timeout`: how long a client may take nothing of an answer.
+    pub query_client_timeout: Option<Duration>,
     /// `runtime.params.push_down`.
     pub push_down: Option<bool>,
     /// `runtime.params.data_dir`: where datasets in files have their folders, relative to the spicepod's folder.

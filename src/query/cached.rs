@@ -263,6 +263,7 @@ fn is_of_the_surroundings(error: &QueryError) -> bool {
         | QueryError::ReadOnly { .. }
         | QueryError::Unsupported { .. }
         | QueryError::NotCached
+        | QueryError::ClientStalled { .. }
         | QueryError::Cancelled => false,
     }
 }

@@ -34,13 +34,25 @@ use super::{
 /// Schemas promised by upstreams are remembered for this many statements, this long.
 const PROMISES_MAX: u64 = 1_000;
 const PROMISE_TTL: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer where nothing else is set.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
+const STALL_LOOK_MIN: Duration = Duration::from_millis(100);
+const STALL_LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Process-wide settings of queries.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// `runtime.query.timeout`; none means that a query may take as long as it takes.
     pub timeout: Option<Duration>,
     pub queue: QueueOptions,
+    /// `runtime.params.query_client_timeout`: how long a client may take nothing of an answer.
+    pub client_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { timeout: None, queue: QueueOptions::default(), client_timeout: CLIENT_TIMEOUT }
+    }
 }
 
 /// Plans and runs statements over the datasets of one spicepod. Cheap to clone.
@@ -275,6 +287,18 @@ impl Engine {
     /// See [`CancelError`].
     pub fn cancel(&self, which: QueryRef, caller: &Caller) -> Result<(), CancelError> {
         self.records.cancel(which, caller)
+    }
+
+    /// Ends the queries whose clients take nothing of their answers for [`Options::client_timeout`]: they hold turns and
+    /// memory that others wait for. Looks until it is dropped.
+    pub async fn end_stalled(self) {
+        let limit = self.options.client_timeout;
+        // Not later than a quarter of the limit after it.
+        let mut looks = tokio::time::interval((limit / 4).clamp(STALL_LOOK_MIN, STALL_LOOK_MAX));
+        loop {
+            looks.tick().await;
+            self.records.end_stalled(limit);
+        }
     }
 
     /// Where a statement will be answered. An upstream that refuses the whole of it may still be asked for parts.

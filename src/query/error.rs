@@ -63,6 +63,11 @@ pub enum QueryError {
     NotCached,
     #[error("the query was cancelled")]
     Cancelled,
+    #[error(
+        "the client took nothing of the answer for {seconds} s, as long as runtime.params.query_client_timeout lets it: \
+         read on sooner, or raise it"
+    )]
+    ClientStalled { seconds: f64 },
     #[error("internal error: {message}")]
     Internal { message: String },
 }

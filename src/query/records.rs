@@ -2,16 +2,22 @@
 //!
 //! Bounded: so many queries may run ([`super::admission`]), so many that have ended are remembered, and of each statement
 //! only its first bytes. An entry that is dropped without an end was left by its client.
+//!
+//! The batches of an answer stand in the book too, so that a query ends at once when it is cancelled, or when its client
+//! has taken nothing for too long: a client that does not read never asks its stream whether it should go on.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use futures::StreamExt;
+use arrow::array::RecordBatch;
+use futures::{Stream, StreamExt};
 use thiserror::Error;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Batches, Caller, Principal, QueryError, Request};
 use crate::name::QueryId;
@@ -54,6 +60,8 @@ pub enum Outcome {
     Failed(String),
     /// Somebody asked for its end.
     Cancelled,
+    /// Its client took nothing for too long.
+    Stalled,
     /// Its client went away, or had enough, before the end.
     Left,
 }
@@ -117,6 +125,19 @@ struct Running {
     rows: AtomicU64,
     place: AtomicU8,
     cancelled: CancellationToken,
+    answer: Mutex<Answering>,
+}
+
+/// The rows of a query on their way to its client.
+#[derive(Default)]
+enum Answering {
+    /// There are none yet.
+    #[default]
+    Not,
+    /// `idle` is when the last batch was handed over, until the next one is asked for.
+    Batches { batches: Batches, idle: Option<Instant> },
+    /// Somebody else has ended it, for this reason.
+    Ended(QueryError),
 }
 
 /// A query that was entered; its end is written when this is dropped.
@@ -140,6 +161,7 @@ impl Records {
             rows: AtomicU64::new(0),
             place: AtomicU8::new(0),
             cancelled: CancellationToken::new(),
+            answer: Mutex::default(),
         });
         self.0.running().insert(id, Arc::clone(&running));
         Tracked { records: self.clone(), running, outcome: Outcome::Left }
@@ -175,20 +197,32 @@ impl Records {
             QueryRef::Ticket(ticket) => running.values().find(|query| query.ticket == Some(ticket)),
         };
         let query = found.ok_or(CancelError::Unknown)?;
-        match caller.commands(&query.principal) {
-            true => query.cancelled.cancel(),
-            false => return Err(CancelError::Forbidden),
+        if !caller.commands(&query.principal) {
+            return Err(CancelError::Forbidden);
         }
+        let query = Arc::clone(query);
+        // Ending it takes whatever it holds apart: not under the lock of all.
+        drop(running);
+        query.end(QueryError::Cancelled);
         Ok(())
+    }
+
+    /// Ends the queries whose clients have taken nothing for `limit`.
+    pub fn end_stalled(&self, limit: Duration) {
+        let running: Vec<Arc<Running>> = self.0.running().values().cloned().collect();
+        for query in running.iter().filter(|query| query.is_stalled(limit)) {
+            tracing::warn!(query = %query.id, seconds = limit.as_secs_f64(), "its client takes nothing, ended");
+            query.end(QueryError::ClientStalled { seconds: limit.as_secs_f64() });
+        }
     }
 }
 
 impl Inner {
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<QueryId, Arc<Running>>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<QueryId, Arc<Running>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self) -> std::sync::MutexGuard<'_, VecDeque<QueryRecord>> {
+    fn ended(&self) -> MutexGuard<'_, VecDeque<QueryRecord>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -211,26 +245,49 @@ impl Tracked {
 
     /// The same batches, counted, until the query is cancelled; the query ends with them.
     pub fn follow(self, batches: Batches) -> Batches {
-        futures::stream::unfold(Some((batches, self)), |state| async move {
-            let (mut batches, mut tracked) = state?;
-            let token = tracked.running.cancelled.clone();
-            match token.run_until_cancelled(batches.next()).await.unwrap_or(Some(Err(QueryError::Cancelled)))
-            {
-                Some(Ok(batch)) => {
-                    tracked.running.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                    Some((Ok(batch), Some((batches, tracked))))
-                }
-                Some(Err(error)) => {
-                    tracked.outcome = Outcome::of(&error);
-                    Some((Err(error), None))
-                }
-                None => {
-                    tracked.outcome = Outcome::Done;
-                    None
-                }
+        let mut answer = self.running.answer();
+        // It may have been cancelled before there was anything to end.
+        if matches!(*answer, Answering::Not) {
+            *answer = Answering::Batches { batches, idle: Some(Instant::now()) };
+        }
+        drop(answer);
+        let cancelled = Box::pin(self.running.cancelled.clone().cancelled_owned());
+        Followed { tracked: Some(self), cancelled }.boxed()
+    }
+}
+
+/// The rows of a query as its client takes them.
+struct Followed {
+    /// None after the end.
+    tracked: Option<Tracked>,
+    /// Wakes a client that waits for rows when there will be none.
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Stream for Followed {
+    type Item = Result<RecordBatch, QueryError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(tracked) = &mut this.tracked else { return Poll::Ready(None) };
+        let next = match tracked.running.poll(cx) {
+            // Only to be woken: what was ended is found in its place.
+            Poll::Pending => {
+                ready!(this.cancelled.as_mut().poll(cx));
+                ready!(tracked.running.poll(cx))
             }
-        })
-        .boxed()
+            Poll::Ready(next) => next,
+        };
+        tracked.outcome = match &next {
+            Some(Ok(batch)) => {
+                tracked.running.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                return Poll::Ready(next);
+            }
+            Some(Err(error)) => Outcome::of(error),
+            None => Outcome::Done,
+        };
+        this.tracked = None;
+        Poll::Ready(next)
     }
 }
 
@@ -248,6 +305,38 @@ impl Drop for Tracked {
 }
 
 impl Running {
+    fn answer(&self) -> MutexGuard<'_, Answering> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch, QueryError>>> {
+        match &mut *self.answer() {
+            Answering::Not => Poll::Ready(None),
+            Answering::Ended(error) => Poll::Ready(Some(Err(error.clone()))),
+            Answering::Batches { batches, idle } => {
+                // While it waits for rows nobody may say that it takes none.
+                *idle = None;
+                let next = ready!(batches.as_mut().poll_next(cx));
+                *idle = Some(Instant::now());
+                Poll::Ready(next)
+            }
+        }
+    }
+
+    /// Lets go of whatever the query holds, and tells its client why when it asks.
+    fn end(&self, error: QueryError) {
+        let ended = std::mem::replace(&mut *self.answer(), Answering::Ended(error));
+        self.cancelled.cancel();
+        drop(ended);
+    }
+
+    /// Whether its client was handed rows, and has not asked for more since `limit` ago.
+    fn is_stalled(&self, limit: Duration) -> bool {
+        // Who holds the lock asks for more now.
+        let Ok(answer) = self.answer.try_lock() else { return false };
+        matches!(*answer, Answering::Batches { idle: Some(since), .. } if since.elapsed() >= limit)
+    }
+
     fn record(&self, outcome: Option<Outcome>) -> QueryRecord {
         QueryRecord {
             id: self.id,
@@ -267,6 +356,7 @@ impl Outcome {
     fn of(error: &QueryError) -> Self {
         match error {
             QueryError::Cancelled => Self::Cancelled,
+            QueryError::ClientStalled { .. } => Self::Stalled,
             other => Self::Failed(other.to_string()),
         }
     }
@@ -278,6 +368,7 @@ impl Outcome {
             Self::Done => "done",
             Self::Failed(_) => "failed",
             Self::Cancelled => "cancelled",
+            Self::Stalled => "stalled",
             Self::Left => "left",
         }
     }
@@ -389,6 +480,41 @@ mod tests {
         records.cancel(QueryRef::Id(id), &Caller::anonymous()).unwrap();
         let waited = tracked.until_cancelled(std::future::pending::<Result<(), _>>()).await;
         assert!(matches!(waited, Err(QueryError::Cancelled)));
+    }
+
+    #[tokio::test]
+    async fn a_query_that_nobody_reads_is_let_go_at_once() {
+        let records = Records::default();
+        let token = CancellationToken::new();
+        let held = token.clone().drop_guard();
+        let rows = batches(2).inspect(move |_| {
+            let _held = &held;
+        });
+        let mut unread = records.enter(QueryId::random(), &asked_by("a", Some(1))).follow(rows.boxed());
+        records.cancel(QueryRef::Ticket(1), &Caller::anonymous()).unwrap();
+        assert!(token.is_cancelled(), "it lets go of what it holds");
+        assert!(matches!(unread.next().await, Some(Err(QueryError::Cancelled))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_client_that_takes_nothing_stalls() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let (records, me) = (Records::default(), Caller::anonymous());
+        let mut unread = records.enter(QueryId::random(), &asked_by("a", None)).follow(batches(2));
+        // This one waits for its rows, which is not its client's fault.
+        let mut waiting =
+            records.enter(QueryId::random(), &asked_by("a", None)).follow(futures::stream::pending().boxed());
+        assert!(futures::poll!(waiting.next()).is_pending());
+        unread.next().await.unwrap().unwrap();
+        tokio::time::advance(LIMIT - Duration::from_secs(1)).await;
+        records.end_stalled(LIMIT);
+        assert_eq!(records.running(&me).len(), 2);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        records.end_stalled(LIMIT);
+        assert!(matches!(unread.next().await, Some(Err(QueryError::ClientStalled { .. }))));
+        assert!(unread.next().await.is_none());
+        assert_eq!(records.running(&me).len(), 1);
+        assert_eq!(records.ended(&me)[0].outcome, Some(Outcome::Stalled));
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub(super) fn of(error: &QueryError) -> Verdict {
         // As RFC 9111 has it.
         QueryError::NotCached => verdict(StatusCode::GATEWAY_TIMEOUT, Code::FailedPrecondition, "NotCached"),
         QueryError::Cancelled => verdict(client_closed(), Code::Cancelled, "Cancelled"),
+        QueryError::ClientStalled { .. } => {
+            verdict(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "ClientStalled")
+        }
         QueryError::Internal { .. } => verdict(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "Internal"),
     }
 }
@@ -113,6 +116,7 @@ pub(super) fn place(error: &QueryError) -> (Option<&str>, Option<&str>) {
         | QueryError::Timeout { .. }
         | QueryError::NotCached
         | QueryError::Cancelled
+        | QueryError::ClientStalled { .. }
         | QueryError::Internal { .. } => (None, None),
     }
 }

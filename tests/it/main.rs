@@ -20,6 +20,8 @@ mod cache;
 mod cli;
 mod clients;
 mod control;
+mod crowds;
+mod departures;
 mod diagnostics;
 mod differential;
 mod federation;

@@ -234,6 +234,14 @@ impl Sidecar {
         self.dir.path()
     }
 
+    /// The memory that the process holds now, in bytes.
+    pub fn memory(&self) -> usize {
+        let pid = self.child.id().expect("a sidecar that runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a Linux process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// What it printed so far.
     pub fn stdout(&self) -> String {
         self.output.stdout()

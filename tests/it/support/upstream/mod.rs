@@ -132,6 +132,8 @@ struct State {
 struct Running {
     now: usize,
     most: usize,
+    /// These, and those whose answer has not been sent to its end.
+    open: usize,
 }
 
 #[derive(Default)]
@@ -329,6 +331,11 @@ impl Upstream {
         lock(&self.state.running).get(&method).map_or(0, |running| running.most)
     }
 
+    /// The calls of `method` that are not over: answers to those who went away are.
+    pub fn open(&self, method: Method) -> usize {
+        lock(&self.state.running).get(&method).map_or(0, |running| running.open)
+    }
+
     /// Connections accepted so far, as far as HTTP/2.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Relaxed)
@@ -447,6 +454,12 @@ impl State {
         Ending { state: self, method }
     }
 
+    /// Counts a call until its answer is sent, or nobody wants it.
+    fn open(self: &Arc<Self>, method: Method) -> Open {
+        lock(&self.running).entry(method).or_default().open += 1;
+        Open { state: Arc::clone(self), method }
+    }
+
     fn record_sql(&self, id: CallId, sql: &str) {
         if let Some((_, call)) = lock(&self.calls).iter_mut().find(|(known, _)| *known == id) {
             call.sql = Some(sql.to_owned());
@@ -501,6 +514,20 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if let Some(running) = lock(&self.state.running).get_mut(&self.method) {
             running.now -= 1;
+        }
+    }
+}
+
+/// A call that is not over.
+struct Open {
+    state: Arc<State>,
+    method: Method,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.state.running).get_mut(&self.method) {
+            running.open -= 1;
         }
     }
 }

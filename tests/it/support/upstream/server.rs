@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body::Frame;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -135,7 +136,8 @@ async fn answer(
         state.problem(format!("a request for {}", request.uri().path()));
         return Status::unimplemented("not a Flight call").into_http();
     };
-    let _ending = state.begin(method);
+    let open = state.open(method);
+    let ending = state.begin(method);
     let call = state.record(method, request.headers(), connection.number);
     request.extensions_mut().insert(call);
     count(&connection, &state).await;
@@ -164,10 +166,17 @@ async fn answer(
         Ok(response) => response,
         Err(never) => match never {},
     };
-    match bytes_left {
+    drop(ending);
+    let response = match bytes_left {
         None => response,
         Some(left) => response.map(|body| Body::new(Torn { body, left, connection, wait: None })),
-    }
+    };
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _open = &open;
+            frame
+        }))
+    })
 }
 
 /// Ends the connection when it has had its share of requests.
