@@ -12,6 +12,7 @@ macro_rules! say {
 mod check;
 pub mod demo;
 mod fetch;
+mod files;
 mod health;
 mod refresh;
 mod run;

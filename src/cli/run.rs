@@ -10,7 +10,7 @@ use crate::telemetry;
 
 use super::screen::Screen;
 use super::signals::StopSignals;
-use super::{fail, misconfigured, states};
+use super::{fail, files, misconfigured, states};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
@@ -48,6 +48,7 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     let mut screen = Screen::new();
     let log = screen.above();
     telemetry::init_log_to(app::verbosity(&plan.spicepod), move || log.clone());
+    files::raise_limit();
     eprint!("{}", plan.spicepod.shown_warnings());
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,

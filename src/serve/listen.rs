@@ -26,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::opening::Opening;
 use super::stall::Hasty;
 use crate::task::Scope;
 
 /// Open connections of one listener; the next one waits in the kernel's backlog.
-const CONNECTIONS_MAX: usize = 4096;
+const CONNECTIONS_MAX: usize = 16_384;
 /// A client that opens a connection says something, finishes its TLS handshake, and each of its heads,
 /// within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +44,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests in flight on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
+/// What the head of a request may take, in bytes, and in headers over HTTP/1.1.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+const HEADERS_MAX: usize = 128;
 
 /// When only answers without an end are left, their clients have this long to read that the process ends.
 const ENDLESS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -131,13 +135,19 @@ async fn accept(
 
 fn builder(protocol: Protocol, scope: &Scope) -> auto::Builder<ScopeExecutor> {
     let mut builder = auto::Builder::new(ScopeExecutor(scope.clone()));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .max_concurrent_streams(STREAMS_MAX);
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32);
     match protocol {
         Protocol::Http => builder,
         Protocol::Grpc => builder.http2_only(),
@@ -195,7 +205,8 @@ where
 {
     let open = TaskTracker::new();
     let service = TowerToHyperService::new(counted(service, open.clone()));
-    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let io = TokioIo::new(Opening::new(io, HEAD_TIMEOUT));
+    let connection = builder.serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,

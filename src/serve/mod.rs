@@ -6,6 +6,7 @@
 mod access;
 mod caching;
 mod listen;
+mod opening;
 mod stall;
 mod status;
 
