@@ -5,10 +5,11 @@ use std::io::Read as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Cors;
 use crate::secrets::Secret;
 use crate::serve::access::{Access, ApiKey};
 use crate::serve::fake::http_with;
-use crate::serve::http::{Cors, HttpOptions};
+use crate::serve::http::HttpOptions;
 
 fn client() -> reqwest::Client {
     reqwest::Client::new()
@@ -107,7 +108,7 @@ async fn pages_of_other_origins_ask_where_they_may() {
     let access = Access::new(vec![ApiKey::reading(Secret::new("reader".into()))]);
     let options = |origins: &[&str]| HttpOptions {
         access: access.clone(),
-        cors: Some(Cors { allowed_origins: origins.iter().map(|&origin| origin.to_owned()).collect() }),
+        cors: Cors { enabled: true, allowed_origins: origins.iter().map(|&origin| origin.to_owned()).collect() },
         ..HttpOptions::default()
     };
     let (url, _scope) = http_with(Fake::default(), options(&["https://a.example", "no\nheader"])).await;
