@@ -21,6 +21,7 @@ mod sql;
 mod accept;
 mod arrow_stream;
 mod asked;
+mod body;
 mod caching;
 mod encode;
 mod envelope;
@@ -113,6 +114,7 @@ fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(process))
+        .layer(Extension(body::Bodies::default()))
         .layer(Extension(docs::Docs::new(&document)))
         .layer(middleware::from_fn_with_state(options.access, guard))
         .layer(compress::layer());

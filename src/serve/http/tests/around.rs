@@ -108,7 +108,10 @@ async fn pages_of_other_origins_ask_where_they_may() {
     let access = Access::new(vec![ApiKey::reading(Secret::new("reader".into()))]);
     let options = |origins: &[&str]| HttpOptions {
         access: access.clone(),
-        cors: Cors { enabled: true, allowed_origins: origins.iter().map(|&origin| origin.to_owned()).collect() },
+        cors: Cors {
+            enabled: true,
+            allowed_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+        },
         ..HttpOptions::default()
     };
     let (url, _scope) = http_with(Fake::default(), options(&["https://a.example", "no\nheader"])).await;
