@@ -7,8 +7,10 @@ mod access;
 mod caching;
 mod listen;
 mod opening;
+mod socket;
 mod stall;
 mod status;
+mod wire;
 
 pub mod flight;
 pub mod http;
@@ -25,6 +27,7 @@ use crate::query::{
 };
 
 pub use access::{Access, ApiKey};
+pub use socket::Listener;
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {

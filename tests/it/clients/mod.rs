@@ -6,3 +6,4 @@
 mod tools;
 
 mod pyarrow;
+mod schemathesis;
