@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
@@ -15,7 +15,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Door;
 use crate::name::QueryId;
-use crate::query::{Answer, DatasetState, DatasetStatus, Publication, QueryError, Request, SubscribeError};
+use crate::query::{
+    Answer, DatasetState, DatasetStatus, Prepared, Publication, QueryError, Request, SubscribeError,
+};
 use crate::task::Scope;
 use crate::upstream::{ErrorKind, Step, UpstreamError};
 
@@ -143,6 +145,16 @@ impl Door for Fake {
         }
         let frame = self.context.sql(&request.sql).await.map_err(invalid)?;
         Ok(Arc::clone(frame.schema().inner()))
+    }
+
+    async fn prepare(&self, request: Request) -> Result<Prepared, QueryError> {
+        let schema = self.schema(request.clone()).await?;
+        let plan = self.context.state().create_logical_plan(&request.sql).await.map_err(invalid)?;
+        let types = plan.get_parameter_types().map_err(invalid)?;
+        let field = |(name, kind): (String, Option<DataType>)| Field::new(name, kind.unwrap_or(DataType::Utf8), true);
+        let mut parameters: Vec<Field> = types.into_iter().map(field).collect();
+        parameters.sort_by(|one, other| one.name().cmp(other.name()));
+        Ok(Prepared { schema, parameters })
     }
 
     async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {
