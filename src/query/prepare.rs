@@ -3,11 +3,13 @@
 //! Both are told by a plan with open placeholders. What depends on the parameters is the best guess; nothing is asked
 //! upstream for a statement that cannot be run yet.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Value, Visit, VisitMut, Visitor, VisitorMut};
 use datafusion::sql::sqlparser::tokenizer::Location;
@@ -51,16 +53,28 @@ impl Engine {
             return Ok(Prepared { schema: self.find_schema(request).await?, parameters: Vec::new() });
         }
         self.federation.check(&open.statement)?;
-        let plan = match self.logical(open.statement.clone()).await {
-            Ok(plan) => plan,
-            // It may hang on a type that is not known. The error of the statement itself comes here too.
-            Err(_) => self.logical(with_nulls(open.statement)).await?,
-        };
+        let plan = self.plan_open(&open.statement).await?;
         let schema = match open.is_explained {
             true => explain::schema(),
             false => Arc::clone(plan.schema().inner()),
         };
         Ok(Prepared { schema, parameters: parameters(open.placeholders, &plan) })
+    }
+}
+
+impl Engine {
+    /// Planning may hang on a type that nothing says: then with NULL in its place, or a text.
+    async fn plan_open(&self, statement: &Statement) -> Result<LogicalPlan, QueryError> {
+        let error = match self.logical(statement.clone()).await {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        for stand_in in stand_ins() {
+            if let Ok(plan) = self.logical(with(statement.clone(), &stand_in)).await {
+                return Ok(plan);
+            }
+        }
+        Err(error)
     }
 }
 
@@ -135,21 +149,26 @@ impl VisitorMut for Numbering {
     }
 }
 
-/// The statement with NULL for every placeholder.
-fn with_nulls(mut statement: Statement) -> Statement {
-    struct Nulls;
-    impl VisitorMut for Nulls {
+/// What is planned in the place of parameters, one after the other.
+fn stand_ins() -> [Value; 2] {
+    [Value::Null, Value::SingleQuotedString(String::new())]
+}
+
+/// The statement with this value for every placeholder.
+fn with(mut statement: Statement, value: &Value) -> Statement {
+    struct Replace<'a>(&'a Value);
+    impl VisitorMut for Replace<'_> {
         type Break = ();
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_))) {
-                *expr = Expr::value(Value::Null);
+                *expr = Expr::value(self.0.clone());
             }
             ControlFlow::Continue(())
         }
     }
     if let Statement::Statement(inner) = &mut statement {
-        let _ = inner.visit(&mut Nulls);
+        let _ = inner.visit(&mut Replace(value));
     }
     statement
 }
@@ -158,8 +177,10 @@ fn with_nulls(mut statement: Statement) -> Statement {
 fn parameters(names: Vec<String>, plan: &LogicalPlan) -> Vec<Field> {
     // Two types for one parameter: neither is known.
     let types = plan.get_parameter_types().unwrap_or_default();
+    let counts = counts(plan);
     let field = |name: String| {
         let kind = match types.get(&name).and_then(Option::as_ref) {
+            None | Some(DataType::Null) if counts.contains(&name) => DataType::Int64,
             None | Some(DataType::Null) => DataType::Utf8,
             Some(DataType::Dictionary(_, value)) => value.as_ref().clone(),
             Some(kind) => kind.clone(),
@@ -167,6 +188,23 @@ fn parameters(names: Vec<String>, plan: &LogicalPlan) -> Vec<Field> {
         Field::new(name, kind, true)
     };
     names.into_iter().map(field).collect()
+}
+
+/// The placeholders that stand for a number of rows, in LIMIT and OFFSET.
+fn counts(plan: &LogicalPlan) -> HashSet<String> {
+    let mut counts = HashSet::new();
+    // The visitor cannot fail.
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            let rows = [&limit.skip, &limit.fetch].into_iter().flatten();
+            counts.extend(rows.filter_map(|rows| match rows.as_ref() {
+                PlanExpr::Placeholder(placeholder) => Some(placeholder.id.clone()),
+                _ => None,
+            }));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    counts
 }
 
 #[cfg(test)]
@@ -183,12 +221,15 @@ mod tests {
             Err(error) => return error.to_string(),
         };
         let state = context.state();
-        let plan = match state.statement_to_plan(open.statement.clone()).await {
+        let mut plan = state.statement_to_plan(open.statement.clone()).await;
+        for stand_in in stand_ins() {
+            if plan.is_err() {
+                plan = state.statement_to_plan(with(open.statement.clone(), &stand_in)).await;
+            }
+        }
+        let plan = match plan {
             Ok(plan) => plan,
-            Err(_) => match state.statement_to_plan(with_nulls(open.statement)).await {
-                Ok(plan) => plan,
-                Err(error) => return error.to_string(),
-            },
+            Err(error) => return error.to_string(),
         };
         let told = parameters(open.placeholders, &plan);
         told.iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")

@@ -165,15 +165,20 @@ fn sql(column: &ArrayRef) -> Result<String, String> {
 /// A cast that reads exactly this value.
 fn cast_literal(column: &ArrayRef) -> Result<String, String> {
     let Form { named, exact, is_quoted } = form(column.data_type())?;
-    let text = shown(column)?;
+    let widened = cast(column, &exact).map_err(|error| error.to_string())?;
+    let text = shown(&widened)?;
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    let read: ArrayRef = Arc::new(StringArray::from(vec![text.as_str()]));
-    let same = cast_with_options(&read, &exact, &options).is_ok_and(|read| {
-        let widened = cast(column, &exact).is_ok_and(|widened| widened.to_data() == read.to_data());
-        widened && cast(&read, column.data_type()).is_ok_and(|back| back.to_data() == column.to_data())
-    });
-    match (same, is_quoted) {
-        (false, _) => Err(format!("no literal says `{text}` exactly: send it as a string, and cast that in the SQL")),
+    let written: ArrayRef = Arc::new(StringArray::from(vec![text.as_str()]));
+    let read = cast_with_options(&written, &exact, &options);
+    let is_read = read.is_ok_and(|read| read.to_data() == widened.to_data());
+    // Nothing narrows an interval again, and nothing is lost by widening one.
+    let is_whole = matches!(exact, DataType::Interval(_))
+        || cast(&widened, column.data_type()).is_ok_and(|back| back.to_data() == column.to_data());
+    match (is_read && is_whole, is_quoted) {
+        (false, _) => {
+            let shown = shown(column)?;
+            Err(format!("no literal says `{shown}` exactly: send it as a string, and cast that in the SQL"))
+        }
         (true, true) => Ok(named.cast(&format!("'{text}'"))),
         (true, false) => Ok(named.cast(&text)),
     }

@@ -23,6 +23,7 @@ mod control;
 mod diagnostics;
 mod differential;
 mod federation;
+mod flight_sql;
 mod frontends;
 mod limits;
 mod messages;

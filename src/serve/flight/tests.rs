@@ -1,6 +1,7 @@
 //! The Flight front end over real sockets, read by arrow-flight's own client.
 
 mod exchange;
+mod sql;
 mod wire;
 
 use std::collections::HashMap;

@@ -56,9 +56,9 @@ fn all_that_is_told() {
 
 #[test]
 fn tables_are_found_by_pattern_and_type() {
-    assert_eq!(tables(None, None, &[]), ["public.orders", "public.Über_all", "shop.goods"]);
+    assert_eq!(tables(None, None, &[]), ["public.orders", "public.über_all", "shop.goods"]);
     assert_eq!(tables(Some("p%"), Some("_rders"), &[]), ["public.orders"]);
-    assert_eq!(tables(None, Some("%\\_%"), &[]), ["public.Über_all"]);
+    assert_eq!(tables(None, Some("%\\_%"), &[]), ["public.über_all"]);
     assert_eq!(tables(None, None, &["VIEW"]), ["shop.goods"]);
     assert_eq!(tables(None, None, &["VIEW", "BASE TABLE", "VIEW"]).len(), 3);
     assert!(tables(None, None, &["SYSTEM TABLE", "?"]).is_empty());
