@@ -24,7 +24,10 @@ pub const STACK_SIZE: usize = 32 << 20;
 /// Why a statement is too large, or nothing.
 pub(super) fn excess(sql: &str) -> Option<String> {
     if sql.len() > STATEMENT_BYTES_MAX {
-        return Some(format!("the statement has {} bytes, at most {STATEMENT_BYTES_MAX} are read", sql.len()));
+        return Some(format!(
+            "the statement has {} bytes, at most {STATEMENT_BYTES_MAX} are read",
+            sql.len()
+        ));
     }
     // What is no SQL is the parser's to tell.
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().ok()?;

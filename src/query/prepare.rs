@@ -232,7 +232,10 @@ mod tests {
             Err(error) => return error.to_string(),
         };
         let told = parameters(open.placeholders, &plan);
-        told.iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+        told.iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     #[tokio::test]

@@ -149,9 +149,13 @@ impl Door for Fake {
 
     async fn prepare(&self, request: Request) -> Result<Prepared, QueryError> {
         let schema = self.schema(request.clone()).await?;
+        if self.scripts.contains_key(&request.sql) {
+            return Ok(Prepared { schema, parameters: Vec::new() });
+        }
         let plan = self.context.state().create_logical_plan(&request.sql).await.map_err(invalid)?;
         let types = plan.get_parameter_types().map_err(invalid)?;
-        let field = |(name, kind): (String, Option<DataType>)| Field::new(name, kind.unwrap_or(DataType::Utf8), true);
+        let field =
+            |(name, kind): (String, Option<DataType>)| Field::new(name, kind.unwrap_or(DataType::Utf8), true);
         let mut parameters: Vec<Field> = types.into_iter().map(field).collect();
         parameters.sort_by(|one, other| one.name().cmp(other.name()));
         Ok(Prepared { schema, parameters })

@@ -9,8 +9,8 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::*;
 use arrow_flight::{
-    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Empty, FlightDescriptor, FlightInfo,
-    IpcMessage, Ticket,
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Empty, FlightDescriptor,
+    FlightInfo, IpcMessage, Ticket,
 };
 use futures::TryStreamExt;
 use prost::Message;
@@ -64,7 +64,11 @@ async fn fetch(client: &mut Client, info: FlightInfo) -> Result<RecordBatch, Sta
 }
 
 /// Runs a prepared statement with one row of parameters.
-async fn run(client: &mut Client, sql: &str, parameters: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, Status> {
+async fn run(
+    client: &mut Client,
+    sql: &str,
+    parameters: Vec<(&str, ArrayRef)>,
+) -> Result<RecordBatch, Status> {
     let mut prepared = client.prepare(sql.to_owned(), None).await.map_err(Status::from)?;
     if !parameters.is_empty() {
         prepared.set_parameters(batch(parameters).remove(0)).map_err(Status::from)?;
@@ -110,7 +114,8 @@ async fn statements_are_run_by_opaque_tickets() {
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert!(refused.message().starts_with("the statement handle is not valid"), "{refused}");
     }
-    let poll = client.inner_mut().poll_flight_info(FlightDescriptor::new_cmd("select id from items")).await.unwrap();
+    let poll =
+        client.inner_mut().poll_flight_info(FlightDescriptor::new_cmd("select id from items")).await.unwrap();
     let poll = poll.into_inner();
     assert_eq!((poll.progress, poll.flight_descriptor), (Some(1.0), None));
     assert_eq!(fetch(&mut client, poll.info.unwrap()).await.unwrap().num_rows(), 3);
@@ -128,8 +133,12 @@ async fn prepared_statements_tell_their_schemas() {
         Field::new("$who", DataType::Utf8, true),
     ]);
     assert_eq!(prepared.parameter_schema().unwrap(), &parameters);
-    let names: Vec<_> = prepared.dataset_schema().unwrap().fields().iter().map(|it| it.name().clone()).collect();
+    let names: Vec<_> =
+        prepared.dataset_schema().unwrap().fields().iter().map(|it| it.name().clone()).collect();
     assert_eq!(names, ["id", "name"]);
+    let asked = FlightDescriptor::new_cmd("select id from items where id = $1 and day > ?");
+    let guessed = client.inner_mut().get_schema(asked).await.unwrap().into_inner();
+    assert_eq!(Schema::try_from(guessed).unwrap().field(0).data_type(), &DataType::Int64);
     let plain = client.prepare("select id from items".into(), None).await.unwrap();
     assert!(plain.parameter_schema().unwrap().fields().is_empty());
     for (sql, code) in [
@@ -149,7 +158,8 @@ async fn parameters_are_bound_with_their_types_and_forwarded_as_literals() {
     let price = Decimal128Array::from(vec![250]).with_precision_and_scale(10, 2).unwrap();
     let by_name = vec![("low", Arc::new(price) as ArrayRef), ("$who", text("it's"))];
     upstream.clear();
-    let found = run(&mut client, "select id from items where price >= $low and name = $who", by_name).await.unwrap();
+    let found =
+        run(&mut client, "select id from items where price >= $low and name = $who", by_name).await.unwrap();
     assert_eq!(ids(&found), [3]);
     let sent = upstream.statements().join("\n");
     assert!(sent.contains("CAST('2.50' AS DECIMAL(10,2))") && sent.contains("'it''s'"), "{sent}");
@@ -158,19 +168,30 @@ async fn parameters_are_bound_with_their_types_and_forwarded_as_literals() {
         ("select id from items where id = $1 or name = $2", vec![("$2", text("a")), ("$1", int(3))]),
         ("select id from items where id = ? or name = ?", vec![("0", int(3)), ("1", text("a"))]),
     ] {
-        assert_eq!(ids(&run(&mut client, &format!("{sql} order by id"), parameters).await.unwrap()), [1, 3], "{sql}");
+        assert_eq!(
+            ids(&run(&mut client, &format!("{sql} order by id"), parameters).await.unwrap()),
+            [1, 3],
+            "{sql}"
+        );
     }
     let moment = TimestampMicrosecondArray::from(vec![1_700_000_000_000_001]).with_timezone("UTC");
     let moment: ArrayRef = Arc::new(moment);
-    let answer = run(&mut client, "select $1 as t, $2 as b", vec![
-        ("a", Arc::clone(&moment)),
-        ("b", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]])) as ArrayRef),
-    ]);
+    let answer = run(
+        &mut client,
+        "select $1 as t, $2 as b",
+        vec![
+            ("a", Arc::clone(&moment)),
+            ("b", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]])) as ArrayRef),
+        ],
+    );
     let answer = answer.await.unwrap();
     assert_eq!(answer.column(0).data_type(), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
     assert_eq!(answer.column(0), &moment);
     assert_eq!(answer.column(1).as_binary::<i32>().value(0), b"\x00\xff");
-    assert_eq!(run(&mut client, "select id from items order by id limit 1", vec![]).await.unwrap().num_rows(), 1);
+    assert_eq!(
+        run(&mut client, "select id from items order by id limit 1", vec![]).await.unwrap().num_rows(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +244,10 @@ async fn tables_are_told_as_information_schema_tells_them() {
     let known = sidecar.sql(sql).await;
     let known: Vec<&str> = known.as_array().unwrap().iter().map(|row| row["t"].as_str().unwrap()).collect();
     assert_eq!(all, known);
-    assert_eq!(all, ["public.items BASE TABLE", "public.kept BASE TABLE", "public.named VIEW", "shop.goods BASE TABLE"]);
+    assert_eq!(
+        all,
+        ["public.items BASE TABLE", "public.kept BASE TABLE", "public.named VIEW", "shop.goods BASE TABLE"]
+    );
 
     let asked = |schema: Option<&str>, table: Option<&str>, types: &[&str]| CommandGetTables {
         catalog: None,
@@ -238,7 +262,8 @@ async fn tables_are_told_as_information_schema_tells_them() {
     let elsewhere = CommandGetTables { catalog: Some("other".into()), ..CommandGetTables::default() };
     assert!(tables(&mut client, elsewhere).await.is_empty());
 
-    let info = client.get_tables(CommandGetTables { include_schema: true, ..asked(None, Some("items"), &[]) }).await;
+    let info =
+        client.get_tables(CommandGetTables { include_schema: true, ..asked(None, Some("items"), &[]) }).await;
     let found = fetch(&mut client, info.unwrap()).await.unwrap();
     let schema = found.column(4).as_binary::<i32>().value(0).to_vec();
     let schema = Schema::try_from(IpcMessage(schema.into())).unwrap();
@@ -255,7 +280,10 @@ async fn everything_else_is_told_too() {
     let info = client.get_db_schemas(CommandGetDbSchemas::default()).await.unwrap();
     assert_eq!(strings(&fetch(&mut client, info).await.unwrap(), 1), ["public", "shop"]);
     let info = client.get_table_types().await.unwrap();
-    assert_eq!(strings(&fetch(&mut client, info).await.unwrap(), 0), ["BASE TABLE", "LOCAL TEMPORARY", "VIEW"]);
+    assert_eq!(
+        strings(&fetch(&mut client, info).await.unwrap(), 0),
+        ["BASE TABLE", "LOCAL TEMPORARY", "VIEW"]
+    );
 
     let asked = CommandGetPrimaryKeys { table: "kept".into(), ..CommandGetPrimaryKeys::default() };
     let info = client.get_primary_keys(asked).await.unwrap();
@@ -273,7 +301,8 @@ async fn everything_else_is_told_too() {
         assert_eq!((keys.num_columns(), keys.num_rows()), (13, 0));
     }
 
-    let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName, SqlInfo::SqlStringFunctions]).await.unwrap();
+    let info =
+        client.get_sql_info(vec![SqlInfo::FlightSqlServerName, SqlInfo::SqlStringFunctions]).await.unwrap();
     let info = fetch(&mut client, info).await.unwrap();
     let values = info.column(1).as_any().downcast_ref::<UnionArray>().unwrap();
     assert_eq!(values.value(0).as_string::<i32>().value(0), "sidewing");
@@ -289,23 +318,28 @@ async fn a_dataset_that_was_never_reached_is_listed_without_columns() {
     let upstream = Upstream::builder().table("items", items()).start().await;
     upstream.inject(Method::GetSchema, usize::MAX, Fault::Http503);
     upstream.inject(Method::GetFlightInfo, usize::MAX, Fault::Http503);
-    let sidecar = Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], "")).start().await;
+    let sidecar =
+        Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], "")).start().await;
     let mut client = client(&sidecar).await;
     let info = client.get_tables(CommandGetTables { include_schema: true, ..CommandGetTables::default() });
     let info = info.await.unwrap();
     let found = fetch(&mut client, info).await.unwrap();
     assert_eq!(strings(&found, 2), ["items"]);
-    let schema = Schema::try_from(IpcMessage(found.column(4).as_binary::<i32>().value(0).to_vec().into())).unwrap();
+    let schema =
+        Schema::try_from(IpcMessage(found.column(4).as_binary::<i32>().value(0).to_vec().into())).unwrap();
     assert!(schema.fields().is_empty());
 }
 
 /// Asks for the end of the query of `info`, as the action is called.
 async fn cancel(client: &mut Client, action: &str, info: &FlightInfo) -> CancelStatus {
     let body = match action {
-        "CancelQuery" => ActionCancelQueryRequest { info: info.encode_to_vec().into() }.as_any().encode_to_vec(),
+        "CancelQuery" => {
+            ActionCancelQueryRequest { info: info.encode_to_vec().into() }.as_any().encode_to_vec()
+        }
         _ => CancelFlightInfoRequest { info: Some(info.clone()) }.encode_to_vec(),
     };
-    let results: Vec<_> = client.do_action(Action::new(action, body)).await.unwrap().try_collect().await.unwrap();
+    let results: Vec<_> =
+        client.do_action(Action::new(action, body)).await.unwrap().try_collect().await.unwrap();
     let body = &results[0].body;
     let number = match action {
         "CancelQuery" => {
@@ -323,7 +357,11 @@ async fn a_running_query_is_cancelled_by_its_ticket() {
     for action in ["CancelQuery", "CancelFlightInfo"] {
         let mut client = client(&sidecar).await;
         let info = client.execute("select id from items".into(), None).await.unwrap();
-        assert_eq!(cancel(&mut client, action, &info).await, CancelStatus::NotCancellable, "nothing runs yet");
+        assert_eq!(
+            cancel(&mut client, action, &info).await,
+            CancelStatus::NotCancellable,
+            "nothing runs yet"
+        );
         upstream.inject(Method::DoGet, 1, Fault::Hang);
         let (mut other, asked) = (client.clone(), info.clone());
         let running = async move { fetch(&mut other, asked).await.unwrap_err() };
@@ -333,7 +371,8 @@ async fn a_running_query_is_cancelled_by_its_ticket() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let (ended, ()) = tokio::time::timeout(WAIT_MAX, async { tokio::join!(running, cancelling) }).await.unwrap();
+        let (ended, ()) =
+            tokio::time::timeout(WAIT_MAX, async { tokio::join!(running, cancelling) }).await.unwrap();
         assert_eq!(ended.code(), Code::Cancelled, "{ended}");
         assert_eq!(cancel(&mut client, action, &info).await, CancelStatus::NotCancellable);
         upstream.heal();
@@ -346,7 +385,8 @@ async fn listed_actions_are_those_that_are_done() {
     let mut client = FlightServiceClient::new(
         Channel::from_shared(format!("http://{}", sidecar.flight_addr())).unwrap().connect().await.unwrap(),
     );
-    let listed: Vec<_> = client.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
+    let listed: Vec<_> =
+        client.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
     for action in &listed {
         let refused = client.do_action(Action::new(&action.r#type, "\u{1}\u{2}")).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{}: {refused}", action.r#type);

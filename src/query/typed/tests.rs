@@ -13,7 +13,8 @@ use crate::query::Parameters;
 use crate::query::statement::parse;
 
 fn row(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+        .unwrap()
 }
 
 fn typed(column: ArrayRef) -> Result<TypedParameters, QueryError> {
@@ -54,7 +55,9 @@ fn values() -> Vec<ArrayRef> {
         Arc::new(Float64Array::from(vec![-0.0])),
         Arc::new(Float64Array::from(vec![f64::MIN_POSITIVE])),
         Arc::new(Decimal128Array::from(vec![-12_345]).with_precision_and_scale(20, 4).unwrap()),
-        Arc::new(Decimal256Array::from(vec![i256::from_i128(i128::MIN)]).with_precision_and_scale(60, 3).unwrap()),
+        Arc::new(
+            Decimal256Array::from(vec![i256::from_i128(i128::MIN)]).with_precision_and_scale(60, 3).unwrap(),
+        ),
         Arc::new(StringArray::from(vec!["it's \\ a 'text'"])),
         Arc::new(BinaryArray::from(vec![&b"\x00\xff'"[..]])),
         Arc::new(Date32Array::from(vec![-719_162])),
@@ -107,7 +110,10 @@ async fn layouts_are_plain_values_in_sql() {
         (Arc::new(Date64Array::from(vec![86_400_000])), DataType::Date32),
         (Arc::new(Time32MillisecondArray::from(vec![1])), DataType::Time64(TimeUnit::Nanosecond)),
         (Arc::new(IntervalYearMonthArray::from(vec![-13])), DataType::Interval(IntervalUnit::MonthDayNano)),
-        (Arc::new(Decimal64Array::from(vec![15]).with_precision_and_scale(9, 1).unwrap()), DataType::Decimal128(9, 1)),
+        (
+            Arc::new(Decimal64Array::from(vec![15]).with_precision_and_scale(9, 1).unwrap()),
+            DataType::Decimal128(9, 1),
+        ),
     ];
     for (column, to) in widened {
         assert_eq!(&selected(&column).await, &cast(&column, &to).unwrap());
@@ -125,7 +131,8 @@ fn what_has_no_literal_is_refused_by_name() {
         Arc::new(Int64Array::from(vec![1, 2])),
         Arc::new(Int64Array::from(Vec::<i64>::new())),
     ];
-    let said: Vec<String> = refused.into_iter().map(|column| typed(column).unwrap_err().to_string()).collect();
+    let said: Vec<String> =
+        refused.into_iter().map(|column| typed(column).unwrap_err().to_string()).collect();
     insta::assert_snapshot!(said.join("\n"));
 }
 

@@ -9,8 +9,8 @@ use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, ProstMessageExt,
 };
 use arrow_flight::{
-    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo, IpcMessage,
-    SchemaAsIpc,
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
+    IpcMessage, SchemaAsIpc,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -30,10 +30,22 @@ const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 
 /// What there is, and what goes in and comes out.
 const ACTIONS: [(&str, &str); 4] = [
-    (CANCEL_FLIGHT_INFO, "Cancels the query of a FlightInfo.\nRequest: CancelFlightInfoRequest\nResult: CancelFlightInfoResult"),
-    (CANCEL_QUERY, "Cancels the query of a FlightInfo, as Flight SQL did before CancelFlightInfo.\nRequest: ActionCancelQueryRequest\nResult: ActionCancelQueryResult"),
-    (CREATE_PREPARED_STATEMENT, "Prepares a statement.\nRequest: ActionCreatePreparedStatementRequest\nResult: ActionCreatePreparedStatementResult"),
-    (CLOSE_PREPARED_STATEMENT, "Closes a prepared statement; nothing is kept of one.\nRequest: ActionClosePreparedStatementRequest\nResult: none"),
+    (
+        CANCEL_FLIGHT_INFO,
+        "Cancels the query of a FlightInfo.\nRequest: CancelFlightInfoRequest\nResult: CancelFlightInfoResult",
+    ),
+    (
+        CANCEL_QUERY,
+        "Cancels the query of a FlightInfo, as Flight SQL did before CancelFlightInfo.\nRequest: ActionCancelQueryRequest\nResult: ActionCancelQueryResult",
+    ),
+    (
+        CREATE_PREPARED_STATEMENT,
+        "Prepares a statement.\nRequest: ActionCreatePreparedStatementRequest\nResult: ActionCreatePreparedStatementResult",
+    ),
+    (
+        CLOSE_PREPARED_STATEMENT,
+        "Closes a prepared statement; nothing is kept of one.\nRequest: ActionClosePreparedStatementRequest\nResult: none",
+    ),
 ];
 /// Of an action's name so much is told back.
 const NAME_CHARS_MAX: usize = 64;
@@ -50,7 +62,11 @@ pub(super) fn list() -> impl Iterator<Item = ActionType> {
 ///
 /// # Errors
 /// UNIMPLEMENTED for others, INVALID_ARGUMENT for bodies that are not the action's.
-pub(super) async fn act(door: &impl Door, identity: &Identity, action: &Action) -> Result<Vec<Bytes>, Status> {
+pub(super) async fn act(
+    door: &impl Door,
+    identity: &Identity,
+    action: &Action,
+) -> Result<Vec<Bytes>, Status> {
     let body = &action.body;
     match action.r#type.as_str() {
         CREATE_PREPARED_STATEMENT => {
@@ -99,7 +115,9 @@ async fn create(
 
 fn ipc(schema: &Schema) -> Result<Bytes, Status> {
     let message: Result<IpcMessage, _> = SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into();
-    message.map(|message| message.0).map_err(|error| Status::internal(format!("the schema cannot be encoded: {error}")))
+    message
+        .map(|message| message.0)
+        .map_err(|error| Status::internal(format!("the schema cannot be encoded: {error}")))
 }
 
 /// Asks the queries of `info` to end.
@@ -131,7 +149,9 @@ fn refused(name: &str) -> Status {
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
             "there are no transactions: sidewing only reads"
         }
-        "CreatePreparedSubstraitPlan" => "Substrait plans are not read: prepare SQL with CreatePreparedStatement",
+        "CreatePreparedSubstraitPlan" => {
+            "Substrait plans are not read: prepare SQL with CreatePreparedStatement"
+        }
         "SetSessionOptions" | "GetSessionOptions" | "CloseSession" => {
             "sessions have no options: name tables with their schema, and bind values to prepared statements"
         }
@@ -144,8 +164,12 @@ fn refused(name: &str) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use futures::executor::block_on;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::serve::fake::Fake;
+    use crate::serve::flight::tests::fuzz;
 
     async fn done(name: &str) -> Result<Vec<Bytes>, Status> {
         act(&Fake::default(), &Identity::anonymous(), &Action::new(name, "")).await
@@ -159,9 +183,37 @@ mod tests {
             }
         }
         let mut said = Vec::new();
-        for name in ["BeginTransaction", "CreatePreparedSubstraitPlan", "SetSessionOptions", "RenewFlightEndpoint", "?"] {
+        for name in [
+            "BeginTransaction",
+            "CreatePreparedSubstraitPlan",
+            "SetSessionOptions",
+            "RenewFlightEndpoint",
+            "?",
+        ] {
             said.push(done(name).await.unwrap_err().message().to_owned());
         }
         insta::assert_snapshot!(said.join("\n"));
+    }
+
+    proptest! {
+        #![proptest_config(fuzz(1_000))]
+
+        /// Bodies as they are, and inside of what an action expects.
+        #[test]
+        fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..96), which in 0usize..4) {
+            let identity = Identity::anonymous();
+            let sealed = identity.seal([&[Kind::Prepared as u8][..], &body].concat()).into();
+            let close = ActionClosePreparedStatementRequest { prepared_statement_handle: sealed };
+            let cancel = ActionCancelQueryRequest { info: body.clone().into() };
+            let query = String::from_utf8_lossy(&body).into_owned();
+            let create = ActionCreatePreparedStatementRequest { query, transaction_id: None };
+            let bodies = [close.as_any(), cancel.as_any(), create.as_any()].map(|any| any.encode_to_vec());
+            for body in bodies.into_iter().chain([body]) {
+                let action = Action::new(ACTIONS[which].0, body);
+                if let Err(status) = block_on(act(&Fake::default(), &identity, &action)) {
+                    prop_assert_eq!(status.code(), tonic::Code::InvalidArgument, "{:?}", status);
+                }
+            }
+        }
     }
 }

@@ -124,11 +124,11 @@ mod tests {
     };
     use futures::executor::block_on;
     use proptest::prelude::*;
-    use proptest::test_runner::RngSeed;
     use tonic::Code;
 
     use super::*;
     use crate::query::Protocol;
+    use crate::serve::flight::tests::fuzz;
 
     fn asked(bytes: impl Into<Bytes>) -> Result<Asked, Status> {
         block_on(super::asked(&bytes.into(), &Identity::anonymous()))
@@ -181,36 +181,37 @@ mod tests {
 
     #[test]
     fn a_path_is_a_table() {
-        let sql = |path: &[&str]| {
-            select_all(&path.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>())
-        };
+        let sql = |path: &[&str]| select_all(&path.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
         assert_eq!(sql(&["Orders"]), r#"SELECT * FROM "orders""#);
         assert_eq!(sql(&["s.t"]), r#"SELECT * FROM "s"."t""#);
         assert_eq!(sql(&["S", "a\"b"]), r#"SELECT * FROM "S"."a""b""#);
     }
 
-    fn cases() -> u32 {
-        let cases = if std::env::var_os("SIDEWING_LONG").is_some() { 1_000_000 } else { 2_000 };
-        eprintln!("{cases} cases");
-        cases
-    }
-
     /// The type URL of any command, and of none.
     fn url() -> impl Strategy<Value = String> {
         const NAMES: &[&str] = &[
-            "CommandStatementQuery", "CommandStatementUpdate", "CommandPreparedStatementQuery", "CommandGetTables",
-            "CommandPreparedStatementUpdate", "CommandGetCatalogs", "CommandGetDbSchemas", "CommandGetSqlInfo",
-            "CommandGetXdbcTypeInfo", "CommandGetPrimaryKeys", "CommandGetCrossReference", "CommandStatementIngest",
-            "TicketStatementQuery", "ActionCreatePreparedStatementRequest", "Nothing", "",
+            "CommandStatementQuery",
+            "CommandStatementUpdate",
+            "CommandPreparedStatementQuery",
+            "CommandGetTables",
+            "CommandPreparedStatementUpdate",
+            "CommandGetCatalogs",
+            "CommandGetDbSchemas",
+            "CommandGetSqlInfo",
+            "CommandGetXdbcTypeInfo",
+            "CommandGetPrimaryKeys",
+            "CommandGetCrossReference",
+            "CommandStatementIngest",
+            "TicketStatementQuery",
+            "ActionCreatePreparedStatementRequest",
+            "Nothing",
+            "",
         ];
         proptest::sample::select(NAMES).prop_map(|name| format!("{FLIGHT_SQL_TYPES}{name}"))
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            rng_seed: RngSeed::Fixed(1),
-            ..ProptestConfig::with_cases(cases())
-        })]
+        #![proptest_config(fuzz(2_000))]
 
         /// Bytes as they are, in an `Any` of every kind, and as a handle that its seal lets pass.
         #[test]

@@ -9,9 +9,8 @@ use prost::Message;
 use tonic::Status;
 
 use super::{bind, command};
-use crate::query::{Parameters, Protocol, QueryRef, Request, TypedParameters};
+use crate::query::{Parameters, Protocol, QueryRef, Request};
 use crate::serve::access::Identity;
-use crate::serve::status;
 
 /// No handle is larger, in bytes: the longest statement that is read, with the most parameters.
 const HANDLE_BYTES_MAX: usize = 6 << 20;
@@ -89,8 +88,7 @@ impl Handle {
             true => Parameters::None,
             false => {
                 let row = bind::row(stream::iter(self.parameters.clone().into_iter().map(Ok))).await?;
-                let typed = TypedParameters::try_new(&row).map_err(|error| status::grpc(&error))?;
-                Parameters::Typed(typed)
+                Parameters::Typed(bind::typed(&row)?)
             }
         };
         Ok(Request {

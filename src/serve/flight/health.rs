@@ -76,13 +76,20 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 impl<D: Door> Health for Readiness<D> {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         let status = self.of(&request.get_ref().service);
-        let status = status.ok_or_else(|| Status::not_found("there is no such service: server reflection lists them"))?;
+        let status = status
+            .ok_or_else(|| Status::not_found("there is no such service: server reflection lists them"))?;
         Ok(Response::new(response(status)))
     }
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let watching = (self.clone(), request.into_inner().service, None);
         let told = stream::unfold(watching, |(readiness, service, last)| async move {
             let is = readiness.changed(&service, last).await?;

@@ -40,8 +40,7 @@ use service::Service;
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Calls that need no key: Handshake gives a session for one, probes have none.
-const OPEN_CALLS: &[&str] =
-    &["/arrow.flight.protocol.FlightService/Handshake", health::CHECK, health::WATCH];
+const OPEN_CALLS: &[&str] = &["/arrow.flight.protocol.FlightService/Handshake", health::CHECK, health::WATCH];
 
 /// How a Flight listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]

@@ -10,8 +10,11 @@ use crate::proto;
 use crate::serve::listen::Endless;
 
 /// Beside Flight's own.
-pub(super) const SERVICES: [&str; 3] =
-    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+pub(super) const SERVICES: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
 
 /// What paths of reflection begin with.
 const PATHS: &str = "/grpc.reflection.";

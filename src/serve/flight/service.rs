@@ -21,7 +21,7 @@ use super::handle::Handle;
 use super::put::Puts;
 use super::{actions, bind, decode, wire};
 use crate::name::QueryId;
-use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
+use crate::query::{self, Answer, CacheWishes, Cached, Parameters, QueryError};
 use crate::serve::access::{self, Access, Identity};
 use crate::serve::{Door, caching, status};
 
@@ -74,6 +74,18 @@ impl<D: Door> Service<D> {
         }
     }
 
+    /// The schema alone. Of a statement whose parameters are not bound yet it is the best guess.
+    async fn schema(&self, descriptor: &FlightDescriptor, identity: &Identity) -> Result<Schema, Status> {
+        if descriptor.r#type() == DescriptorType::Cmd
+            && let Asked::Statement { request, .. } = command::asked(&descriptor.cmd, identity).await?
+            && matches!(request.parameters, Parameters::None)
+        {
+            let prepared = self.door.prepare(request).await.map_err(refusal)?;
+            return Ok(wire::schema(&prepared.schema));
+        }
+        Ok(self.plan(descriptor, identity).await?.0)
+    }
+
     async fn info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
         let identity = access::of_call(&request)?;
         let descriptor = request.into_inner();
@@ -82,7 +94,12 @@ impl<D: Door> Service<D> {
     }
 
     /// What a ticket asks for.
-    async fn answer(&self, ticket: &Ticket, identity: &Identity, cache: CacheWishes) -> Result<Answer, Status> {
+    async fn answer(
+        &self,
+        ticket: &Ticket,
+        identity: &Identity,
+        cache: CacheWishes,
+    ) -> Result<Answer, Status> {
         match command::asked(&ticket.ticket, identity).await? {
             Asked::Statement { request, .. } => {
                 self.door.run(query::Request { cache, ..request }).await.map_err(refusal)
@@ -208,14 +225,17 @@ impl<D: Door> FlightService for Service<D> {
     /// Complete at once: a query begins with DoGet.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
         let info = self.info(request).await?;
-        Ok(Response::new(PollInfo::new().with_info(info).try_with_progress(1.0).map_err(|error| {
-            Status::internal(format!("the progress cannot be told: {error}"))
-        })?))
+        Ok(Response::new(
+            PollInfo::new()
+                .with_info(info)
+                .try_with_progress(1.0)
+                .map_err(|error| Status::internal(format!("the progress cannot be told: {error}")))?,
+        ))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
         let identity = access::of_call(&request)?;
-        let (schema, _ticket) = self.plan(request.get_ref(), &identity).await?;
+        let schema = self.schema(request.get_ref(), &identity).await?;
         SchemaAsIpc::new(&schema, &IpcWriteOptions::default())
             .try_into()
             .map(Response::new)

@@ -16,6 +16,8 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
 use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, HandshakeRequest, Ticket};
 use futures::{StreamExt, TryStreamExt, stream};
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -30,6 +32,13 @@ use crate::task::Scope;
 use crate::upstream::ErrorKind;
 
 type Client = FlightServiceClient<Channel>;
+
+/// So many cases of a property about bytes from outside, or a million (`SIDEWING_LONG`).
+pub(super) fn fuzz(cases: u32) -> ProptestConfig {
+    let cases = if std::env::var_os("SIDEWING_LONG").is_some() { 1_000_000 } else { cases };
+    eprintln!("{cases} cases");
+    ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(cases) }
+}
 
 async fn flight_with(door: Fake, options: FlightOptions) -> (Client, Scope) {
     let (listener, address) = bind().await;
@@ -243,7 +252,8 @@ async fn what_is_not_served_is_refused_in_words() {
     let refused = client.do_put(stream::iter([first])).await.unwrap_err();
     let words = "Path doesn't exist or is not writable: t; nothing is written here";
     assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, words));
-    let listed: Vec<_> = client.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
+    let listed: Vec<_> =
+        client.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
     let names: Vec<&str> = listed.iter().map(|action| action.r#type.as_str()).collect();
     let all = ["CancelFlightInfo", "CancelQuery", "CreatePreparedStatement", "ClosePreparedStatement"];
     assert_eq!(names, all);

@@ -48,7 +48,12 @@ fn metadata(told: &Value) {
     let depths = &told["depths"];
     assert_eq!(depths["catalogs"], json!(["spice"]));
     assert_eq!(depths["db_schemas"], json!(["spice.public", "spice.shop"]));
-    let tables = ["public.items BASE TABLE", "public.named VIEW", "public.written BASE TABLE", "shop.goods BASE TABLE"];
+    let tables = [
+        "public.items BASE TABLE",
+        "public.named VIEW",
+        "public.written BASE TABLE",
+        "shop.goods BASE TABLE",
+    ];
     assert_eq!(depths["tables"], json!(tables));
     let columns = json!(["id", "name"]);
     assert_eq!(

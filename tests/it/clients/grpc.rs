@@ -15,19 +15,28 @@ async fn health_and_reflection_are_read_by_grpcs_own_clients() {
     let upstream = Upstream::builder().table("items", Vec::new()).start().await;
     upstream.inject(Method::GetSchema, usize::MAX, Fault::Http503);
     upstream.inject(Method::GetFlightInfo, usize::MAX, Fault::Http503);
-    let sidecar = Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], "")).start().await;
+    let sidecar =
+        Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], "")).start().await;
     let told = tools::script(&python, "grpc/probe.py", &[sidecar.flight_addr()]).await;
     let status = "NOT_SERVING";
-    assert_eq!(told["health"], json!({"": status, FLIGHT: status, "nothing": "NOT_FOUND", "watched": status}));
+    assert_eq!(
+        told["health"],
+        json!({"": status, FLIGHT: status, "nothing": "NOT_FOUND", "watched": status})
+    );
 
     upstream.heal();
     sidecar.wait_ready().await;
     let told = tools::script(&python, "grpc/probe.py", &[sidecar.flight_addr()]).await;
     let status = "SERVING";
-    assert_eq!(told["health"], json!({"": status, FLIGHT: status, "nothing": "NOT_FOUND", "watched": status}));
+    assert_eq!(
+        told["health"],
+        json!({"": status, FLIGHT: status, "nothing": "NOT_FOUND", "watched": status})
+    );
     for version in ["v1", "v1alpha"] {
         let services = told[version].as_array().unwrap();
-        for service in [FLIGHT, "grpc.health.v1.Health", &format!("grpc.reflection.{version}.ServerReflection")] {
+        for service in
+            [FLIGHT, "grpc.health.v1.Health", &format!("grpc.reflection.{version}.ServerReflection")]
+        {
             assert!(services.contains(&json!(service)), "{version}: {services:?}");
         }
     }

@@ -17,9 +17,11 @@ async fn the_rust_sdk_works_unmodified() {
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
     let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("c")]));
     let upstream = Upstream::builder().table("items", batch([("id", ids), ("name", names)])).start().await;
-    let sidecar = Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], "")).start().await;
+    let sidecar =
+        Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], "")).start().await;
     sidecar.wait_ready().await;
-    let [flight, http] = [sidecar.flight_addr(), sidecar.http_addr()].map(|address| format!("http://{address}"));
+    let [flight, http] =
+        [sidecar.flight_addr(), sidecar.http_addr()].map(|address| format!("http://{address}"));
     let told = tools::program(&program, &[&flight, &http]).await;
     assert_eq!(told["all"], json!([{"id": 1, "name": "a"}, {"id": 2}, {"id": 3, "name": "c"}]));
     assert_eq!(told["bound"], json!([{"id": 3, "name": "c"}]));

@@ -54,7 +54,10 @@ pub(super) fn primary(door: &impl Door, asked: &CommandGetPrimaryKeys) -> Result
     let mut rows: Vec<([&str; 3], String, i32)> = Vec::new();
     for dataset in &datasets {
         let [catalog, db_schema, table] = parts(dataset);
-        if table != asked.table || !is_asked(&asked.catalog, catalog) || !is_asked(&asked.db_schema, db_schema) {
+        if table != asked.table
+            || !is_asked(&asked.catalog, catalog)
+            || !is_asked(&asked.db_schema, db_schema)
+        {
             continue;
         }
         let path = [db_schema.to_owned(), table.to_owned()];

@@ -13,8 +13,8 @@ use arrow::datatypes::SchemaRef;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{SqlInfoDataBuilder, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{
-    Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
-    CommandGetTables, CommandGetXdbcTypeInfo,
+    Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo,
+    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
 };
 use tonic::Status;
 
@@ -83,7 +83,9 @@ impl Metadata {
         let batch = match self {
             Self::Catalogs => tables::catalogs(),
             Self::DbSchemas(asked) => tables::db_schemas(door, asked),
-            Self::Tables(asked) => return tables::tables(door, asked).await?.with_schema(schema).map_err(failed),
+            Self::Tables(asked) => {
+                return tables::tables(door, asked).await?.with_schema(schema).map_err(failed);
+            }
             Self::TableTypes => tables::table_types(),
             Self::PrimaryKeys(asked) => keys::primary(door, &asked),
             Self::ForeignKeys => Ok(RecordBatch::new_empty(keys::foreign_schema())),

@@ -60,13 +60,13 @@ fn names(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlDdlSchema, false);
     info.append(SqlInfo::SqlDdlTable, false);
     let lower = SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase;
-    info.append(SqlInfo::SqlIdentifierCase, i64::from(lower as i32));
+    info.append(SqlInfo::SqlIdentifierCase, lower as i32);
     info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     // Kept as they are, for which there is no word.
     let kept = SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown;
-    info.append(SqlInfo::SqlQuotedIdentifierCase, i64::from(kept as i32));
+    info.append(SqlInfo::SqlQuotedIdentifierCase, kept as i32);
     info.append(SqlInfo::SqlAllTablesAreSelectable, true);
-    info.append(SqlInfo::SqlNullOrdering, i64::from(SqlNullOrdering::SqlNullsSortedHigh as i32));
+    info.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
     info.append(SqlInfo::SqlSearchStringEscape, "\\");
     info.append(SqlInfo::SqlExtraNameCharacters, "");
     info.append(SqlInfo::SqlSchemaTerm, "schema");
@@ -114,14 +114,15 @@ fn grammar(info: &mut SqlInfoDataBuilder) {
     ] {
         info.append(no, false);
     }
-    let groups = [SqlSupportedGroupBy::SqlGroupByUnrelated as u8, SqlSupportedGroupBy::SqlGroupByBeyondSelect as u8];
+    let groups =
+        [SqlSupportedGroupBy::SqlGroupByUnrelated as u8, SqlSupportedGroupBy::SqlGroupByBeyondSelect as u8];
     info.append(SqlInfo::SqlSupportedGroupBy, bits(groups));
     let grammar = [SupportedSqlGrammar::SqlMinimumGrammar as u8, SupportedSqlGrammar::SqlCoreGrammar as u8];
     info.append(SqlInfo::SqlSupportedGrammar, bits(grammar));
     // Bit 0 is entry SQL; arrow-flight does not name it.
     info.append(SqlInfo::SqlAnsi92SupportedLevel, bits([0]));
     let joins = SqlOuterJoinsSupportLevel::SqlFullOuterJoins;
-    info.append(SqlInfo::SqlOuterJoinsSupportLevel, i64::from(joins as i32));
+    info.append(SqlInfo::SqlOuterJoinsSupportLevel, joins as i32);
     let subqueries = [
         SqlSupportedSubqueries::SqlSubqueriesInComparisons as u8,
         SqlSupportedSubqueries::SqlSubqueriesInExists as u8,
@@ -132,7 +133,7 @@ fn grammar(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlSupportedUnions, bits(unions));
     info.append(SqlInfo::SqlSupportedPositionedCommands, 0);
     let none = SqlTransactionIsolationLevel::SqlTransactionNone;
-    info.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none as i32));
+    info.append(SqlInfo::SqlDefaultTransactionIsolation, none as i32);
     info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits([none as u8]));
     let forward = SqlSupportedResultSetType::SqlResultSetTypeForwardOnly;
     info.append(SqlInfo::SqlSupportedResultSetTypes, bits([forward as u8]));

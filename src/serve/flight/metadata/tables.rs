@@ -36,7 +36,10 @@ pub(super) fn db_schemas(door: &impl Door, asked: CommandGetDbSchemas) -> Result
 
 /// # Errors
 /// INVALID_ARGUMENT for a pattern that cannot be read.
-pub(super) async fn tables(door: &impl Door, mut asked: CommandGetTables) -> std::result::Result<RecordBatch, Status> {
+pub(super) async fn tables(
+    door: &impl Door,
+    mut asked: CommandGetTables,
+) -> std::result::Result<RecordBatch, Status> {
     bounded(asked.db_schema_filter_pattern.as_ref()).map_err(failed)?;
     bounded(asked.table_name_filter_pattern.as_ref()).map_err(failed)?;
     shorten(&mut asked.table_types);
@@ -48,15 +51,21 @@ pub(super) async fn tables(door: &impl Door, mut asked: CommandGetTables) -> std
         };
         let kind = if dataset.is_view { VIEW } else { TABLE };
         let [catalog, db_schema, table] = parts(&dataset);
-        builder.append(catalog, db_schema, table, kind, &schema.unwrap_or_else(Schema::empty)).map_err(failed)?;
+        builder
+            .append(catalog, db_schema, table, kind, &schema.unwrap_or_else(Schema::empty))
+            .map_err(failed)?;
     }
     builder.build().map_err(failed)
 }
 
 /// None while it has none: its upstream was never reached.
 async fn schema(door: &impl Door, dataset: &DatasetStatus) -> Option<SchemaRef> {
-    let path: Vec<String> = dataset.name.schema().into_iter().chain([dataset.name.table()]).map(str::to_owned).collect();
-    door.table_schema(&path).await.inspect_err(|error| tracing::debug!(dataset = %dataset.name, %error, "no schema")).ok()
+    let path: Vec<String> =
+        dataset.name.schema().into_iter().chain([dataset.name.table()]).map(str::to_owned).collect();
+    door.table_schema(&path)
+        .await
+        .inspect_err(|error| tracing::debug!(dataset = %dataset.name, %error, "no schema"))
+        .ok()
 }
 
 /// Each type once: what is asked for is compared with every table. Unknown ones, which no table has, are one.

@@ -3,13 +3,18 @@
 use arrow::util::pretty::pretty_format_batches;
 use arrow_flight::sql::{CommandGetCrossReference, CommandGetExportedKeys};
 use futures::executor::block_on;
+use proptest::prelude::*;
 use tonic::Code;
 
 use super::*;
 use crate::serve::fake::Fake;
+use crate::serve::flight::tests::fuzz;
 
 fn door() -> Fake {
-    let batch = RecordBatch::try_from_iter([("a", std::sync::Arc::new(arrow::array::Int64Array::from(vec![1])) as _)]);
+    let batch = RecordBatch::try_from_iter([(
+        "a",
+        std::sync::Arc::new(arrow::array::Int64Array::from(vec![1])) as _,
+    )]);
     let batch = batch.unwrap();
     let mut door = Fake::default().table("orders", vec![batch.clone()]).table("Über_all", vec![batch]);
     let mut view = door.datasets[0].clone();
@@ -49,8 +54,10 @@ fn all_that_is_told() {
         Metadata::TableTypes,
         Metadata::XdbcTypeInfo(CommandGetXdbcTypeInfo::default()),
     ];
-    let shown: Vec<String> =
-        all.into_iter().map(|metadata| pretty_format_batches(&[told(metadata)]).unwrap().to_string()).collect();
+    let shown: Vec<String> = all
+        .into_iter()
+        .map(|metadata| pretty_format_batches(&[told(metadata)]).unwrap().to_string())
+        .collect();
     insta::assert_snapshot!(shown.join("\n"));
 }
 
@@ -82,11 +89,44 @@ fn keys_have_their_schema_without_rows() {
 
 #[test]
 fn info_and_types_are_told_by_number() {
-    let info = |numbers: &[u32]| told(Metadata::SqlInfo(CommandGetSqlInfo { info: numbers.to_vec() })).num_rows();
+    let info =
+        |numbers: &[u32]| told(Metadata::SqlInfo(CommandGetSqlInfo { info: numbers.to_vec() })).num_rows();
     assert!(info(&[]) > 60);
     assert_eq!(info(&[0, 1, 0, 508]), 3);
     assert_eq!(info(&[70_000, 999_999]), 0);
-    let types =
-        |number: i32| told(Metadata::XdbcTypeInfo(CommandGetXdbcTypeInfo { data_type: Some(number) })).num_rows();
+    let types = |number: i32| {
+        told(Metadata::XdbcTypeInfo(CommandGetXdbcTypeInfo { data_type: Some(number) })).num_rows()
+    };
     assert_eq!((types(4), types(12), types(77)), (2, 1, 0));
+}
+
+proptest! {
+    #![proptest_config(fuzz(200))]
+
+    #[test]
+    fn no_pattern_makes_it_panic(
+        pattern in "[%_\\\\a-z(\\[*ü]{0,12}",
+        numbers in proptest::collection::vec(any::<u32>(), 0..8),
+        number: i32,
+    ) {
+        let door = door();
+        let asked = [
+            Metadata::DbSchemas(CommandGetDbSchemas {
+                catalog: Some(pattern.clone()),
+                db_schema_filter_pattern: Some(pattern.clone()),
+            }),
+            Metadata::Tables(CommandGetTables {
+                catalog: None,
+                db_schema_filter_pattern: Some(pattern.clone()),
+                table_name_filter_pattern: Some(pattern.clone()),
+                table_types: vec![pattern],
+                include_schema: false,
+            }),
+            Metadata::SqlInfo(CommandGetSqlInfo { info: numbers }),
+            Metadata::XdbcTypeInfo(CommandGetXdbcTypeInfo { data_type: Some(number) }),
+        ];
+        for metadata in asked {
+            prop_assert!(block_on(metadata.batch(&door)).is_ok());
+        }
+    }
 }

@@ -75,13 +75,14 @@ fn texts() -> Vec<XdbcTypeInfo> {
 }
 
 fn times() -> Vec<XdbcTypeInfo> {
-    let time = |name: &str, data_type: Xdbc, column_size: i32, subcode: Option<XdbcDatetimeSubcode>| XdbcTypeInfo {
-        literal_prefix: Some(format!("{name} '")),
-        literal_suffix: Some("'".to_owned()),
-        sql_data_type: if data_type == Xdbc::XdbcInterval { data_type } else { Xdbc::XdbcDatetime },
-        datetime_subcode: subcode,
-        ..named(name, data_type, column_size)
-    };
+    let time =
+        |name: &str, data_type: Xdbc, column_size: i32, subcode: Option<XdbcDatetimeSubcode>| XdbcTypeInfo {
+            literal_prefix: Some(format!("{name} '")),
+            literal_suffix: Some("'".to_owned()),
+            sql_data_type: if data_type == Xdbc::XdbcInterval { data_type } else { Xdbc::XdbcDatetime },
+            datetime_subcode: subcode,
+            ..named(name, data_type, column_size)
+        };
     // Nine digits of a second.
     let scaled = |info: XdbcTypeInfo| XdbcTypeInfo { minimum_scale: Some(0), maximum_scale: Some(9), ..info };
     vec![

@@ -156,7 +156,8 @@ async fn metadata_is_split_as_rows_are() {
     let mut door = Fake::default();
     for table in 0..60 {
         let name = format!("table_{table}");
-        let fields = (0..400).map(|field| (format!("{field:0>200}"), Arc::new(Int64Array::from(vec![1])) as _, true));
+        let fields =
+            (0..400).map(|field| (format!("{field:0>200}"), Arc::new(Int64Array::from(vec![1])) as _, true));
         door = door.table(&name, vec![RecordBatch::try_from_iter_with_nullable(fields).unwrap()]);
     }
     let (mut client, _scope) = flight(door).await;

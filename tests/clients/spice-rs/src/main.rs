@@ -20,7 +20,8 @@ async fn main() -> Result<(), Failure> {
     let keyed = ClientBuilder::new().flight_url(flight).http_url(http).api_key("any").build().await?;
     let all = "select id, name from items order by id";
     let bound = QueryParameters::new().push(3_i64).push("c");
-    let bound = client.sql_with_bindings("select id, name from items where id = $1 and name = $2", bound).await?;
+    let bound =
+        client.sql_with_bindings("select id, name from items where id = $1 and name = $2", bound).await?;
     let id = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![1])) as _)])?;
     let batch = client.sql_with_params("select id, name from items where id = $id", Some(id)).await?;
     let told = json!({
