@@ -18,6 +18,9 @@ use super::deadline::within;
 use super::statement::{invalid, parse_one, refuse_writes};
 use super::{Engine, QueryError, Request, explain, limits};
 
+/// A prepared statement has at most so many parameters.
+const PARAMETERS_MAX: usize = 10_000;
+
 /// What is known of a statement before it is run.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -60,9 +63,7 @@ impl Engine {
         };
         Ok(Prepared { schema, parameters: parameters(open.placeholders, &plan) })
     }
-}
 
-impl Engine {
     /// Planning may hang on a type that nothing says: then with NULL in its place, or a text.
     async fn plan_open(&self, statement: &Statement) -> Result<LogicalPlan, QueryError> {
         let error = match self.logical(statement.clone()).await {
@@ -97,19 +98,24 @@ fn open(sql: &str) -> Result<Open, QueryError> {
     found.0.sort();
     let marks = found.0.iter().filter(|(_, name)| name == "?").map(|(place, _)| *place).collect();
     let _ = inner.visit(&mut Numbering { marks });
-    let mut placeholders: Vec<String> = Vec::new();
-    let mut marks = 0;
-    for (_, name) in found.0 {
-        marks += usize::from(name == "?");
-        let name = if name == "?" { format!("${marks}") } else { name };
-        if !placeholders.contains(&name) {
-            placeholders.push(name);
-        }
+    let mut placeholders = names(found.0);
+    if placeholders.len() > PARAMETERS_MAX {
+        return Err(invalid(format!("the statement has more than {PARAMETERS_MAX} parameters")));
     }
     let number = |name: &String| name.get(1..).and_then(|digits| digits.parse::<usize>().ok());
     // Names keep their places behind the numbers.
     placeholders.sort_by_key(|name| number(name).unwrap_or(usize::MAX));
     Ok(Open { statement, is_explained, placeholders })
+}
+
+/// Each name once, in the order of the text; the n-th `?` is called `$n`.
+fn names(found: Vec<(Location, String)>) -> Vec<String> {
+    let (mut marks, mut seen) = (0, HashSet::new());
+    let numbered = found.into_iter().map(|(_, name)| {
+        marks += usize::from(name == "?");
+        if name == "?" { format!("${marks}") } else { name }
+    });
+    numbered.filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// Every placeholder with its place in the text.

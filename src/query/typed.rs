@@ -3,6 +3,7 @@
 //! A literal keeps type and every digit, and is planned, forwarded and compared like one that the user wrote. Each text
 //! that a cast reads is read here first; what does not come back as it was is refused by name.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
@@ -17,7 +18,11 @@ use super::QueryError;
 
 /// One row of parameters: each has a name, which may be `$1`, `$name`, `name` or anything else, and a typed value.
 #[derive(Debug, Clone)]
-pub struct TypedParameters(Arc<[Typed]>);
+pub struct TypedParameters {
+    all: Arc<[Typed]>,
+    /// Where the parameter of each number is, where all are called like `$2`.
+    numbers: Option<Arc<HashMap<usize, usize>>>,
+}
 
 #[derive(Debug)]
 struct Typed {
@@ -60,38 +65,40 @@ impl TypedParameters {
                 message: format!("parameter `{}` is {}: {why}", field.name(), field.data_type()),
             })
         });
-        Ok(Self(typed.collect::<Result<_, _>>()?))
+        let all: Arc<[Typed]> = typed.collect::<Result<_, _>>()?;
+        let number = |(at, typed): (usize, &Typed)| Some((typed.name.strip_prefix('$')?.parse().ok()?, at));
+        let numbers = all.iter().enumerate().map(number).collect::<Option<HashMap<usize, usize>>>();
+        Ok(Self { all, numbers: numbers.map(Arc::new) })
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     pub(super) fn name(&self, at: usize) -> Option<&str> {
-        self.0.get(at).map(|typed| typed.name.as_str())
+        self.all.get(at).map(|typed| typed.name.as_str())
     }
 
     pub(super) fn literal(&self, at: usize) -> Option<Expr> {
-        self.0.get(at).map(|typed| typed.literal.clone())
+        self.all.get(at).map(|typed| typed.literal.clone())
     }
 
     /// Where the parameter of this number is, from 1: by names like `$2` where all have such, else by place.
     pub(super) fn numbered(&self, number: usize) -> Option<usize> {
-        let named = |typed: &Typed| typed.name.strip_prefix('$').and_then(|name| name.parse::<usize>().ok());
-        match self.0.iter().map(named).collect::<Option<Vec<_>>>() {
-            Some(numbers) => numbers.iter().position(|found| *found == number),
+        match &self.numbers {
+            Some(numbers) => numbers.get(&number).copied(),
             None => number.checked_sub(1).filter(|at| *at < self.len()),
         }
     }
 
     /// Where the parameter of this name is; it may be sent with or without its `$`.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|typed| typed.name.trim_start_matches('$') == name)
+        self.all.iter().position(|typed| typed.name.trim_start_matches('$') == name)
     }
 
     /// Equal for equal names, types and values, and for nothing else.
     pub(super) fn told(&self) -> String {
-        let told: Vec<_> = self.0.iter().map(|typed| (&typed.name, &typed.kind, &typed.told)).collect();
+        let told: Vec<_> = self.all.iter().map(|typed| (&typed.name, &typed.kind, &typed.told)).collect();
         format!("typed{told:?}")
     }
 }

@@ -36,7 +36,7 @@ async fn adbc_does_what_a_program_does_with_a_connection() {
     assert_eq!(told["positional"], json!([{"name": "c"}]));
     assert_eq!(told["again"], json!([{"name": "a"}]));
     assert_eq!(told["named"], json!([{"name": "a"}]));
-    assert_eq!(told["typed"], json!([true; 11]), "{}", told["typed"]);
+    assert_eq!(told["typed"], json!(vec![true; 11]), "{}", told["typed"]);
     assert_eq!(told["ingested"], json!(2));
     let rows = sidecar.sql("select count(*) as n, max(id) as m from written").await;
     assert_eq!(rows, json!([{"n": 2, "m": 8}]));

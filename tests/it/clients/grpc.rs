@@ -1,8 +1,12 @@
 //! grpcio's health and reflection clients, as probes and grpcurl use a server.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
 use serde_json::json;
 
 use super::tools;
+use crate::support::client::batch;
 use crate::support::sidecar::Sidecar;
 use crate::support::spicepod::{Dataset, spicepod};
 use crate::support::upstream::{Fault, Method, Upstream};
@@ -12,7 +16,8 @@ const FLIGHT: &str = "arrow.flight.protocol.FlightService";
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_reflection_are_read_by_grpcs_own_clients() {
     let Some(python) = tools::python() else { return };
-    let upstream = Upstream::builder().table("items", Vec::new()).start().await;
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let upstream = Upstream::builder().table("items", batch([("id", ids)])).start().await;
     upstream.inject(Method::GetSchema, usize::MAX, Fault::Http503);
     upstream.inject(Method::GetFlightInfo, usize::MAX, Fault::Http503);
     let sidecar =
