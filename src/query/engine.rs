@@ -64,7 +64,7 @@ pub struct Engine {
     pub(super) running: Admission,
     /// Statements that are only planned, for their schema. A queue of its own: a client may ask for a schema in the
     /// middle of reading an answer, and would wait for itself. It is never held longer than one call.
-    planning: Admission,
+    pub(super) planning: Admission,
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
     cache: Option<ResultsCache>,
@@ -187,7 +187,7 @@ impl Engine {
         within(deadline, self.find_schema(&request)).await
     }
 
-    async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
+    pub(super) async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
         let planned = self.plan(request).await?;
         if planned.parsed.explain.is_some() {
             return Ok(explain::schema());
@@ -225,6 +225,13 @@ impl Engine {
         let exact: Vec<String> = name.split('.').map(|part| part.trim_matches('"').to_owned()).collect();
         let lower: Vec<String> = exact.iter().map(|part| part.to_ascii_lowercase()).collect();
         self.federation.find(&exact).or_else(|| self.federation.find(&lower))
+    }
+
+    /// The columns of a dataset's primary key, by the parts of its name as for [`Engine::table_schema`]; none where
+    /// none is declared.
+    #[must_use]
+    pub fn primary_key(&self, path: &[String]) -> Vec<String> {
+        self.find(path).map(|status| self.acceleration.primary_key(&status.name)).unwrap_or_default()
     }
 
     /// A way for one client's rows into a dataset, by the parts of its name as for [`Engine::table_schema`].
@@ -310,7 +317,7 @@ impl Engine {
         }
     }
 
-    fn deadline(&self) -> Option<Deadline> {
+    pub(super) fn deadline(&self) -> Option<Deadline> {
         self.options.timeout.map(Deadline::after)
     }
 
@@ -338,7 +345,7 @@ impl Engine {
         Ok(Planned { parsed, plan, route })
     }
 
-    async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+    pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         let state = self.federation.context().state();
         let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
         let reading =

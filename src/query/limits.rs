@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 /// A statement may not be longer than this, in bytes.
-const SQL_LEN_MAX: usize = 4 << 20;
+pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// No identifier may be longer than this, in bytes: unknown ones are compared with every known one.
 const IDENTIFIER_LEN_MAX: usize = 8 << 10;
 /// So many operators may stand in one chain.
@@ -23,8 +23,11 @@ pub const STACK_SIZE: usize = 32 << 20;
 
 /// Why a statement is too large, or nothing.
 pub(super) fn excess(sql: &str) -> Option<String> {
-    if sql.len() > SQL_LEN_MAX {
-        return Some(format!("the statement has {} bytes, at most {SQL_LEN_MAX} are read", sql.len()));
+    if sql.len() > STATEMENT_BYTES_MAX {
+        return Some(format!(
+            "the statement has {} bytes, at most {STATEMENT_BYTES_MAX} are read",
+            sql.len()
+        ));
     }
     // What is no SQL is the parser's to tell.
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().ok()?;

@@ -11,10 +11,13 @@ mod explain;
 mod gauges;
 mod limits;
 mod planning;
+mod prepare;
 mod readiness;
 mod records;
 mod statement;
 mod subscribe;
+mod typed;
+mod vocabulary;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,10 +39,13 @@ pub use cache::{CacheWishes, ClientKey, ResultsCache, Scope};
 pub use caller::{Caller, KeyId, Principal, Rights};
 pub use engine::{Engine, Options};
 pub use error::QueryError;
-pub use limits::STACK_SIZE;
+pub use limits::{STACK_SIZE, STATEMENT_BYTES_MAX};
+pub use prepare::Prepared;
 pub use readiness::Readiness;
 pub use records::{CancelError, Outcome, Place, Protocol, QueryRecord, QueryRef};
 pub use subscribe::SubscribeError;
+pub use typed::TypedParameters;
+pub use vocabulary::Vocabulary;
 
 /// The parameters of a statement: `$1, $2`, `?`, or `$name`.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +54,8 @@ pub enum Parameters {
     None,
     Positional(Vec<serde_json::Value>),
     Named(serde_json::Map<String, serde_json::Value>),
+    /// By name, number or place, as Arrow has them.
+    Typed(TypedParameters),
 }
 
 /// A statement to run.

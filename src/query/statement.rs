@@ -58,11 +58,11 @@ pub(super) fn parse(sql: &str, parameters: &Parameters) -> Result<Parsed, QueryE
     }
 }
 
-fn invalid(message: String) -> QueryError {
+pub(super) fn invalid(message: String) -> QueryError {
     QueryError::Invalid { message }
 }
 
-fn parse_one(sql: &str) -> Result<Statement, QueryError> {
+pub(super) fn parse_one(sql: &str) -> Result<Statement, QueryError> {
     let mut statements = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(NESTING_MAX)
@@ -77,7 +77,7 @@ fn parse_one(sql: &str) -> Result<Statement, QueryError> {
 }
 
 /// Lets through what can only read; the plan is checked again later.
-fn refuse_writes(statement: &Statement) -> Result<(), QueryError> {
+pub(super) fn refuse_writes(statement: &Statement) -> Result<(), QueryError> {
     let refused = match statement {
         Statement::Statement(inner) => match inner.as_ref() {
             SqlStatement::Query(_)
@@ -162,7 +162,7 @@ impl VisitorMut for Binder<'_> {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
         let Expr::Value(value) = &expr else { return ControlFlow::Continue(()) };
         let Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
-        match self.find(name, value.span.start).and_then(|at| literal(name, self.parameters.value(at))) {
+        match self.find(name, value.span.start).and_then(|at| self.parameters.literal(name, at)) {
             Ok(bound) => {
                 *expr = bound;
                 ControlFlow::Continue(())
@@ -177,13 +177,10 @@ impl Binder<'_> {
         let name = placeholder.trim_start_matches(['$', ':', '@']);
         let found = match (placeholder, name.parse::<usize>()) {
             ("?", _) => {
-                let is_sent =
-                    |at: &usize| matches!(self.parameters, Parameters::Positional(all) if *at < all.len());
-                self.marks.binary_search(&place).ok().filter(is_sent)
+                let mark = self.marks.binary_search(&place).ok();
+                mark.and_then(|at| self.parameters.numbered(at + 1))
             }
-            (_, Ok(number)) if matches!(self.parameters, Parameters::Positional(_)) => {
-                number.checked_sub(1).filter(|at| *at < self.parameters.len())
-            }
+            (_, Ok(number)) => self.parameters.numbered(number).or_else(|| self.parameters.position(name)),
             _ => self.parameters.position(name),
         };
         match found {
@@ -204,30 +201,45 @@ impl Parameters {
             Self::None => 0,
             Self::Positional(values) => values.len(),
             Self::Named(values) => values.len(),
+            Self::Typed(values) => values.len(),
         }
     }
 
     /// How messages call the parameter at `at`.
     fn name(&self, at: usize) -> String {
+        let named = match self {
+            Self::Named(values) => values.keys().nth(at).map(String::as_str),
+            Self::Typed(values) => values.name(at),
+            Self::None | Self::Positional(_) => None,
+        };
+        named.map_or_else(|| format!("${}", at + 1), |name| format!("`{name}`"))
+    }
+
+    /// The literal of the parameter at `at`, which the statement calls `name`.
+    fn literal(&self, name: &str, at: usize) -> Result<Expr, QueryError> {
+        const NULL: &serde_json::Value = &serde_json::Value::Null;
         match self {
-            Self::Named(values) => values.keys().nth(at).map_or_else(String::new, |name| format!("`{name}`")),
-            _ => format!("${}", at + 1),
+            Self::None => literal(name, NULL),
+            Self::Positional(values) => literal(name, values.get(at).unwrap_or(NULL)),
+            Self::Named(values) => literal(name, values.values().nth(at).unwrap_or(NULL)),
+            Self::Typed(values) => values.literal(at).map_or_else(|| literal(name, NULL), Ok),
         }
     }
 
-    fn value(&self, at: usize) -> &serde_json::Value {
-        const NULL: &serde_json::Value = &serde_json::Value::Null;
+    /// Where the parameter of this number is, from 1.
+    fn numbered(&self, number: usize) -> Option<usize> {
         match self {
-            Self::None => NULL,
-            Self::Positional(values) => values.get(at).unwrap_or(NULL),
-            Self::Named(values) => values.values().nth(at).unwrap_or(NULL),
+            Self::None | Self::Named(_) => None,
+            Self::Positional(values) => number.checked_sub(1).filter(|at| *at < values.len()),
+            Self::Typed(values) => values.numbered(number),
         }
     }
 
     fn position(&self, name: &str) -> Option<usize> {
         match self {
+            Self::None | Self::Positional(_) => None,
             Self::Named(values) => values.keys().position(|key| key.trim_start_matches('$') == name),
-            _ => None,
+            Self::Typed(values) => values.position(name),
         }
     }
 }

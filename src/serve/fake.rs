@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Door;
 use crate::name::QueryId;
 use crate::query::{
-    Answer, Caller, CancelError, DatasetState, DatasetStatus, Publication, QueryError, QueryRecord, QueryRef,
+    Answer, Caller, CancelError, DatasetState, DatasetStatus, Prepared, Publication, QueryError, QueryRecord, QueryRef,
     Request, SubscribeError,
 };
 use crate::task::Scope;
@@ -157,6 +157,20 @@ impl Door for Fake {
         }
         let frame = self.context.sql(&request.sql).await.map_err(invalid)?;
         Ok(Arc::clone(frame.schema().inner()))
+    }
+
+    async fn prepare(&self, request: Request) -> Result<Prepared, QueryError> {
+        let schema = self.schema(request.clone()).await?;
+        if self.scripts.contains_key(&request.sql) {
+            return Ok(Prepared { schema, parameters: Vec::new() });
+        }
+        let plan = self.context.state().create_logical_plan(&request.sql).await.map_err(invalid)?;
+        let types = plan.get_parameter_types().map_err(invalid)?;
+        let field =
+            |(name, kind): (String, Option<DataType>)| Field::new(name, kind.unwrap_or(DataType::Utf8), true);
+        let mut parameters: Vec<Field> = types.into_iter().map(field).collect();
+        parameters.sort_by(|one, other| one.name().cmp(other.name()));
+        Ok(Prepared { schema, parameters })
     }
 
     async fn table_schema(&self, path: &[String]) -> Result<SchemaRef, QueryError> {

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 use crate::query::{
-    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, Publication, PutError, QueryError,
-    QueryRecord, QueryRef, Request, SubscribeError, Writer,
+    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, Prepared, Publication, PutError,
+    QueryError, QueryRecord, QueryRef, Request, SubscribeError, Vocabulary, Writer,
 };
 
 pub use access::{Access, ApiKey};
@@ -37,11 +37,27 @@ pub trait Door: Clone + Send + Sync + 'static {
     /// The schema that [`Door::run`] will answer with.
     fn schema(&self, request: Request) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send;
 
+    /// What is known of a statement before it is run; a door that binds no parameters knows of none.
+    fn prepare(&self, request: Request) -> impl Future<Output = Result<Prepared, QueryError>> + Send {
+        let schema = self.schema(request);
+        async move { Ok(Prepared { schema: schema.await?, parameters: Vec::new() }) }
+    }
+
     /// The schema of one dataset or view, by the parts of its name.
     fn table_schema(&self, path: &[String]) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send;
 
     /// Every dataset and view with its state.
     fn datasets(&self) -> Vec<DatasetStatus>;
+
+    /// The columns of a dataset's primary key, by the parts of its name; none where none is declared.
+    fn primary_key(&self, _path: &[String]) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The words of the SQL that is read.
+    fn vocabulary(&self) -> Vocabulary {
+        Vocabulary::default()
+    }
 
     /// What subscribers of a dataset follow, by the parts of its name; a door without any knows none.
     fn publication(&self, path: &[String]) -> Result<Arc<Publication>, SubscribeError> {
@@ -89,8 +105,20 @@ impl Door for Engine {
         Engine::schema(self, request)
     }
 
+    fn prepare(&self, request: Request) -> impl Future<Output = Result<Prepared, QueryError>> + Send {
+        Engine::prepare(self, request)
+    }
+
     fn table_schema(&self, path: &[String]) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send {
         Engine::table_schema(self, path)
+    }
+
+    fn primary_key(&self, path: &[String]) -> Vec<String> {
+        Engine::primary_key(self, path)
+    }
+
+    fn vocabulary(&self) -> Vocabulary {
+        Engine::vocabulary(self)
     }
 
     fn datasets(&self) -> Vec<DatasetStatus> {

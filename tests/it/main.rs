@@ -25,6 +25,7 @@ mod departures;
 mod diagnostics;
 mod differential;
 mod federation;
+mod flight_sql;
 mod frontends;
 mod limits;
 mod messages;

@@ -46,6 +46,7 @@ fn every_message_agrees_with_arrow_flight() {
     }
     let described: BTreeSet<String> = pool
         .all_messages()
+        .filter(|message| !message.is_map_entry())
         .map(|message| message.full_name().to_owned())
         .filter(|name| name.starts_with(PACKAGE))
         .collect();
@@ -57,6 +58,12 @@ fn enum_values_agree_with_arrow_flight() {
     let status = |result| format!("{:?}", fl::CancelFlightInfoResult { status: result });
     let kind = |r#type| format!("{:?}", fl::FlightDescriptor { r#type, ..Default::default() });
     let result = |result| format!("{:?}", fs::ActionCancelQueryResult { result });
+    let ingest =
+        |if_not_exist, if_exists| format!("{:?}", fs::TableDefinitionOptions { if_not_exist, if_exists });
+    let options = "sql.CommandStatementIngest.TableDefinitionOptions";
+    let (not_exist, exists) = ("TABLE_NOT_EXIST_OPTION_", "TABLE_EXISTS_OPTION_");
+    assert_enum(&format!("{options}.TableNotExistOption"), not_exist, &|number| ingest(number, 77));
+    assert_enum(&format!("{options}.TableExistsOption"), exists, &|number| ingest(77, number));
     assert_enum("CancelStatus", "CANCEL_STATUS_", &status);
     assert_enum("FlightDescriptor.DescriptorType", "", &kind);
     assert_enum("sql.ActionCancelQueryResult.CancelResult", "CANCEL_RESULT_", &result);
@@ -257,6 +264,9 @@ fn sql_statements() -> Vec<(String, Vec<u8>)> {
         fs::TicketStatementQuery { statement_handle: blob() },
         fs::CommandPreparedStatementQuery { prepared_statement_handle: blob() },
         fs::DoPutPreparedStatementResult { prepared_statement_handle: Some(blob()) },
+        fs::TableDefinitionOptions { if_not_exist: 2, if_exists: 3 },
+        ingest(),
+        fs::DoPutUpdateResult { record_count: -1 },
         fs::ActionCreatePreparedStatementRequest { query: text(), transaction_id: Some(blob()) },
         created,
         fs::ActionClosePreparedStatementRequest { prepared_statement_handle: blob() },
@@ -295,11 +305,26 @@ fn sql_metadata() -> Vec<(String, Vec<u8>)> {
     ]
 }
 
+fn ingest() -> fs::CommandStatementIngest {
+    fs::CommandStatementIngest {
+        table_definition_options: Some(fs::TableDefinitionOptions { if_not_exist: 2, if_exists: 3 }),
+        table: text(),
+        schema: Some(text()),
+        catalog: Some(text()),
+        temporary: true,
+        transaction_id: Some(blob()),
+        options: [(text(), text())].into(),
+    }
+}
+
 /// The protobuf name of a message of `arrow-flight`, from its Rust path, and its bytes.
 fn encoded<M: Message>(message: &M) -> (String, Vec<u8>) {
     let path = std::any::type_name::<M>();
     let short = path.rsplit("::").next().unwrap();
-    let package = if path.contains("::sql::") { format!("{PACKAGE}.sql") } else { PACKAGE.to_owned() };
+    let mut package = if path.contains("::sql::") { format!("{PACKAGE}.sql") } else { PACKAGE.to_owned() };
+    if path.contains("::command_statement_ingest::") {
+        package.push_str(".CommandStatementIngest");
+    }
     (format!("{package}.{short}"), message.encode_to_vec())
 }
 

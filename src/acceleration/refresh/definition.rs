@@ -128,6 +128,12 @@ impl Definition {
         }))
     }
 
+    /// The columns of the primary key; none where none is declared.
+    pub(super) fn primary_key(&self) -> Vec<String> {
+        let primary = self.keys.iter().find(|key| matches!(key.role, Role::Primary { .. }));
+        primary.map(|key| key.columns.clone()).unwrap_or_default()
+    }
+
     /// # Errors
     /// The columns that the spicepod names and the table does not have; what the store refuses.
     pub(super) fn layout(&self, schema: &SchemaRef) -> Result<Layout, RefreshError> {

@@ -144,6 +144,14 @@ impl Acceleration {
         board.as_ref().map(|board| board.status())
     }
 
+    /// The columns of the primary key of `name`; none where none is declared.
+    #[must_use]
+    pub fn primary_key(&self, name: &DatasetName) -> Vec<String> {
+        let found = self.inner.datasets.iter().find(|(known, _)| known == name);
+        let board = found.and_then(|(_, board)| board.as_ref());
+        board.map(|board| board.primary_key.clone()).unwrap_or_default()
+    }
+
     /// The rows of `name` as a stream; none when it is not accelerated.
     #[must_use]
     pub fn publication(&self, name: &DatasetName) -> Option<Arc<Publication>> {

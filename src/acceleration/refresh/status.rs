@@ -63,6 +63,8 @@ pub(super) struct Board {
     pub name: DatasetName,
     /// There is a time column, without which nothing can be appended.
     pub has_time: bool,
+    /// Its columns; none where none is declared.
+    pub primary_key: Vec<String>,
     told: Mutex<Words>,
     figures: ArcSwapOption<Figures>,
     asks: Mutex<Asks>,
@@ -155,6 +157,7 @@ impl Board {
         Arc::new(Self {
             name,
             has_time,
+            primary_key: definition.primary_key(),
             told: Mutex::new(told),
             figures: ArcSwapOption::empty(),
             asks: Mutex::default(),

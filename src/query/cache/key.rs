@@ -69,12 +69,13 @@ impl Key {
     }
 }
 
-/// As JSON: a list and an object differ, and so do `1` and `"1"`.
+/// As JSON, or with their types: a list and an object differ, and so do `1` and `"1"`.
 pub(super) fn shown(parameters: &Parameters) -> String {
     match parameters {
         Parameters::None => String::new(),
         Parameters::Positional(values) => serde_json::Value::from(values.clone()).to_string(),
         Parameters::Named(values) => serde_json::Value::from(values.clone()).to_string(),
+        Parameters::Typed(values) => values.told(),
     }
 }
 

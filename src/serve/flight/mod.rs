@@ -1,17 +1,27 @@
 //! The Flight front end: commands and tickets enter, Arrow messages leave.
 //!
-//! Takes raw SQL bytes and Flight SQL's CommandStatementQuery, and rows by DoPut; refuses the rest in words. Views leave as
-//! plain strings and binaries, in promised schemas as in streams: `wire` says why.
+//! Takes SQL raw, in Flight SQL's commands and as prepared statements, questions about what there is to ask, and rows by
+//! DoPut; refuses the rest in words. Views leave as plain strings and binaries, in promised schemas as in streams: `wire`
+//! says why. Beside it on the listener: gRPC's health service and server reflection.
 
+mod actions;
+mod bind;
 mod command;
+mod decode;
 mod encode;
 mod exchange;
+mod handle;
+mod health;
+mod metadata;
 mod put;
+mod reflection;
 mod service;
+mod sizes;
 
 use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use axum::middleware;
 use tokio_rustls::rustls::ServerConfig;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -30,7 +40,7 @@ use service::Service;
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Calls that need no key: Handshake gives a session for one, probes have none.
-const OPEN_CALLS: &[&str] = &["/arrow.flight.protocol.FlightService/Handshake"];
+const OPEN_CALLS: &[&str] = &["/arrow.flight.protocol.FlightService/Handshake", health::CHECK, health::WATCH];
 
 /// How a Flight listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
@@ -44,6 +54,7 @@ pub struct FlightOptions {
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
 pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: FlightOptions, scope: &Scope) {
     let (exchanges, puts) = (Exchanges::new(scope.clone()), Puts::new(scope.clone()));
+    let health = health::service(door.clone(), scope.token());
     let service = Service::new(door, options.access.clone(), exchanges, puts);
     let flight = FlightServiceServer::new(service)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
@@ -51,7 +62,12 @@ pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: Flig
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Zstd);
-    let router = Routes::new(flight).into_axum_router();
+    let mut routes = Routes::builder();
+    routes.add_service(flight).add_service(health);
+    if let Err(error) = reflection::add(&mut routes) {
+        tracing::error!(%error, "server reflection is off: the descriptors do not hang together");
+    }
+    let router = routes.routes().into_axum_router().layer(middleware::from_fn(reflection::without_end));
     let router = access::guard_calls(router, options.access, OPEN_CALLS);
     listen::serve(listener, Protocol::Grpc, options.tls, router, scope).await;
 }

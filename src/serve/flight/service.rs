@@ -14,12 +14,14 @@ use futures::stream::{self, Stream, StreamExt};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::command;
+use super::command::{self, Asked};
 use super::encode::Encoder;
 use super::exchange::Exchanges;
+use super::handle::Handle;
 use super::put::Puts;
-use super::wire;
-use crate::query::{self, Answer, CacheWishes, Cached, QueryError};
+use super::{actions, bind, decode, wire};
+use crate::name::QueryId;
+use crate::query::{self, Answer, CacheWishes, Cached, Parameters, QueryError};
 use crate::serve::access::{self, Access, Identity};
 use crate::serve::{Door, caching, status};
 
@@ -42,39 +44,82 @@ impl<D: Door> Service<D> {
         Self { door, access, exchanges, puts }
     }
 
-    /// The statement of a descriptor and the schema that its answer travels in. A path is a table.
+    /// The ticket for what a descriptor asks for, and the schema that its answer travels in. A path is a table.
     async fn plan(
         &self,
         descriptor: &FlightDescriptor,
         identity: &Identity,
-    ) -> Result<(Schema, query::Request), Status> {
+    ) -> Result<(Schema, Ticket), Status> {
         match descriptor.r#type() {
-            DescriptorType::Cmd => {
-                let request = asked_by(identity, command::statement(&descriptor.cmd)?);
-                let schema = self.door.schema(request.clone()).await.map_err(refusal)?;
-                Ok((wire::schema(&schema), request))
-            }
+            DescriptorType::Cmd => match command::asked(&descriptor.cmd, identity).await? {
+                Asked::Statement { handle, request } => {
+                    let schema = self.door.schema(request).await.map_err(refusal)?;
+                    Ok((wire::schema(&schema), Ticket::new(handle.ticket(identity))))
+                }
+                // It is looked up anew with its ticket: it tells what then is.
+                Asked::Metadata { metadata, command } => {
+                    Ok((metadata.schema().as_ref().clone(), Ticket::new(command)))
+                }
+            },
             DescriptorType::Path if descriptor.path.is_empty() => {
                 Err(Status::invalid_argument("the path is empty: name a dataset"))
             }
             DescriptorType::Path => {
                 let schema = self.door.table_schema(&descriptor.path).await.map_err(refusal)?;
-                Ok((wire::schema(&schema), asked_by(identity, command::select_all(&descriptor.path))))
+                Ok((wire::schema(&schema), table_ticket(command::select_all(&descriptor.path), identity)))
             }
             DescriptorType::Unknown => Err(Status::invalid_argument(
                 "the descriptor needs a type: CMD with SQL, or PATH with a table",
             )),
         }
     }
+
+    /// The schema alone. Of a statement whose parameters are not bound yet it is the best guess.
+    async fn schema(&self, descriptor: &FlightDescriptor, identity: &Identity) -> Result<Schema, Status> {
+        if descriptor.r#type() == DescriptorType::Cmd
+            && let Asked::Statement { request, .. } = command::asked(&descriptor.cmd, identity).await?
+            && matches!(request.parameters, Parameters::None)
+        {
+            let prepared = self.door.prepare(request).await.map_err(refusal)?;
+            return Ok(wire::schema(&prepared.schema));
+        }
+        Ok(self.plan(descriptor, identity).await?.0)
+    }
+
+    async fn info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
+        let identity = access::of_call(&request)?;
+        let descriptor = request.into_inner();
+        let (schema, ticket) = self.plan(&descriptor, &identity).await?;
+        info(&schema, ticket, descriptor)
+    }
+
+    /// What a ticket asks for.
+    async fn answer(
+        &self,
+        ticket: &Ticket,
+        identity: &Identity,
+        cache: CacheWishes,
+    ) -> Result<Answer, Status> {
+        match command::asked(&ticket.ticket, identity).await? {
+            Asked::Statement { request, .. } => {
+                self.door.run(query::Request { cache, ..request }).await.map_err(refusal)
+            }
+            Asked::Metadata { metadata, .. } => {
+                let batch = metadata.batch(&self.door).await?;
+                let (schema, batches) = (batch.schema(), stream::iter([Ok(batch)]).boxed());
+                Ok(Answer { id: QueryId::random(), schema, batches, cached: None })
+            }
+        }
+    }
 }
 
-/// The request as this caller's.
-fn asked_by(identity: &Identity, request: query::Request) -> query::Request {
-    query::Request { principal: identity.caller.principal.clone(), ..request }
+/// A ticket for a statement of our own about a table.
+fn table_ticket(sql: String, identity: &Identity) -> Ticket {
+    Ticket::new(Handle::raw(sql).ticket(identity))
 }
 
 /// Tells an error to the client and, where a person should know, to the log.
-fn refusal(error: QueryError) -> Status {
+pub(super) fn refusal(error: QueryError) -> Status {
     if matches!(error, QueryError::Internal { .. }) {
         tracing::error!(%error, "query failed");
     }
@@ -96,9 +141,9 @@ fn tell(metadata: &mut MetadataMap, cached: &Cached) {
     }
 }
 
-/// One endpoint without location: the client asks here again, with the SQL as its ticket.
-fn info(schema: &Schema, sql: String, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
-    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(sql));
+/// One endpoint without location: the client asks here again, with the ticket.
+fn info(schema: &Schema, ticket: Ticket, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    let endpoint = FlightEndpoint::new().with_ticket(ticket);
     FlightInfo::new()
         .try_with_schema(schema)
         .map(|info| info.with_descriptor(descriptor).with_endpoint(endpoint))
@@ -147,9 +192,9 @@ impl<D: Door> FlightService for Service<D> {
         if !request.get_ref().expression.is_empty() {
             return Err(Status::invalid_argument("ListFlights takes no criteria: send an empty expression"));
         }
-        let door = self.door.clone();
+        let (door, identity) = (self.door.clone(), access::of_call(&request)?);
         let listed = stream::iter(self.door.datasets()).filter_map(move |dataset| {
-            let door = door.clone();
+            let (door, identity) = (door.clone(), identity.clone());
             async move {
                 let path = match dataset.name.schema() {
                     Some(schema) => vec![schema.to_owned(), dataset.name.table().to_owned()],
@@ -158,8 +203,8 @@ impl<D: Door> FlightService for Service<D> {
                 match door.table_schema(&path).await {
                     Ok(schema) => {
                         // Two parts are exact; one part would be read as a name, so it is quoted here.
-                        let sql = command::select_exactly(&path);
-                        Some(info(&wire::schema(&schema), sql, FlightDescriptor::new_path(path)))
+                        let ticket = table_ticket(command::select_exactly(&path), &identity);
+                        Some(info(&wire::schema(&schema), ticket, FlightDescriptor::new_path(path)))
                     }
                     // It has no schema yet; the others are listed all the same.
                     Err(error) if status::of(&error).passes => None,
@@ -174,19 +219,23 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
-        let identity = access::of_call(&request)?;
-        let descriptor = request.into_inner();
-        let (schema, request) = self.plan(&descriptor, &identity).await?;
-        info(&schema, request.sql, descriptor).map(Response::new)
+        self.info(request).await.map(Response::new)
     }
 
-    async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Reply<PollInfo> {
-        Err(Status::unimplemented("PollFlightInfo is not supported: use GetFlightInfo"))
+    /// Complete at once: a query begins with DoGet.
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
+        let info = self.info(request).await?;
+        Ok(Response::new(
+            PollInfo::new()
+                .with_info(info)
+                .try_with_progress(1.0)
+                .map_err(|error| Status::internal(format!("the progress cannot be told: {error}")))?,
+        ))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
         let identity = access::of_call(&request)?;
-        let (schema, _request) = self.plan(request.get_ref(), &identity).await?;
+        let schema = self.schema(request.get_ref(), &identity).await?;
         SchemaAsIpc::new(&schema, &IpcWriteOptions::default())
             .try_into()
             .map(Response::new)
@@ -195,9 +244,8 @@ impl<D: Door> FlightService for Service<D> {
 
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
         let cache = wishes(request.metadata())?;
-        let asked = asked_by(&access::of_call(&request)?, command::statement(&request.get_ref().ticket)?);
-        let request = query::Request { cache, ..asked };
-        let answer = self.door.run(request).await.map_err(refusal)?;
+        let identity = access::of_call(&request)?;
+        let answer = self.answer(request.get_ref(), &identity, cache).await?;
         let (id, cached) = (answer.id.to_string(), answer.cached.clone());
         let mut response = Response::new(messages(answer).boxed());
         if let Ok(id) = MetadataValue::try_from(id) {
@@ -210,8 +258,17 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
-        access::may_write(&request)?;
-        let answer = self.puts.answer(&self.door, request.into_inner()).await?;
+        let (identity, may_write) = (access::of_call(&request)?, access::may_write(&request));
+        let mut messages = request.into_inner();
+        let first = messages.message().await.map_err(|status| decode::broken(status).status())?;
+        // Who only reads binds parameters too.
+        if let Some(handle) = bind::target(first.as_ref()) {
+            let messages = stream::iter(first.map(Ok)).chain(messages);
+            let bound = bind::bind(&handle, &identity, messages).await?;
+            return Ok(Response::new(stream::iter([Ok(bound)]).boxed()));
+        }
+        may_write?;
+        let answer = self.puts.answer(&self.door, first, messages).await?;
         Ok(Response::new(answer))
     }
 
@@ -220,13 +277,13 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
-        let name: String = request.get_ref().r#type.chars().take(64).collect();
-        Err(Status::unimplemented(format!(
-            "action `{name}` is not supported: send the SQL through GetFlightInfo and DoGet"
-        )))
+        let identity = access::of_call(&request)?;
+        let bodies = actions::act(&self.door, &identity, request.get_ref()).await?;
+        let results = bodies.into_iter().map(|body| Ok(arrow_flight::Result { body }));
+        Ok(Response::new(stream::iter(results).boxed()))
     }
 
     async fn list_actions(&self, _request: Request<Empty>) -> Reply<Self::ListActionsStream> {
-        Ok(Response::new(stream::empty().boxed()))
+        Ok(Response::new(stream::iter(actions::list().map(Ok)).boxed()))
     }
 }

@@ -1,9 +1,13 @@
 //! Foreign clients from `tests/clients` against the real sidecar: `cargo test --test it clients` runs all of them.
 //!
-//! They need an interpreter and a package registry. Where those are missing the test says so loudly and
+//! They need an interpreter, or a compiler, and a package registry. Where those are missing the test says so loudly and
 //! passes, unless `SIDEWING_REQUIRE_CLIENTS` is set.
 
 mod tools;
 
+mod adbc;
+mod grpc;
 mod pyarrow;
 mod schemathesis;
+mod spice_js;
+mod spice_rs;

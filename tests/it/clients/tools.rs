@@ -19,6 +19,29 @@ pub fn python() -> Option<PathBuf> {
     required("python", PYTHON.get_or_init(python_with_packages).clone())
 }
 
+/// Node.js and a folder with a script of `tests/clients` and the packages of its `package.json`.
+pub fn node(client: &str) -> Option<(PathBuf, PathBuf)> {
+    let folder = repository_file("target/clients-node").join(client);
+    let made = node_with_packages(&repository_file("tests/clients").join(client), &folder);
+    required(client, made.map(|()| (PathBuf::from("node"), folder)))
+}
+
+/// A program of `tests/clients` that is a cargo package of its own: its dependencies are not ours.
+pub fn cargo_program(client: &str) -> Option<PathBuf> {
+    let manifest = repository_file("tests/clients").join(client).join("Cargo.toml");
+    let target = repository_file("target/clients-rs");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(&manifest);
+    let built = run(build.arg("--target-dir").arg(&target));
+    required(client, built.map(|_| target.join("debug").join(client)))
+}
+
+/// What a program prints, as JSON; it must succeed.
+pub async fn program(program: &Path, args: &[&str]) -> Value {
+    let stdout = finished(tokio::process::Command::new(program).args(args)).await;
+    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{program:?}: {error}\n{stdout}"))
+}
+
 /// What a script of `tests/clients` prints, as JSON; it must succeed.
 pub async fn script(interpreter: &Path, script: &str, args: &[&str]) -> Value {
     let stdout = output(interpreter, script, args).await;
@@ -28,11 +51,15 @@ pub async fn script(interpreter: &Path, script: &str, args: &[&str]) -> Value {
 /// The same as text.
 pub async fn output(interpreter: &Path, script: &str, args: &[&str]) -> String {
     let path = repository_file("tests/clients").join(script);
-    let output = tokio::process::Command::new(interpreter).arg(path).args(args).kill_on_drop(true).output();
-    let output = tokio::time::timeout(SCRIPT_MAX, output).await.expect("the script ends");
-    let output = output.expect("the interpreter starts");
+    finished(tokio::process::Command::new(interpreter).arg(path).args(args)).await
+}
+
+/// What a command prints until it ends; it must succeed.
+async fn finished(command: &mut tokio::process::Command) -> String {
+    let output = tokio::time::timeout(SCRIPT_MAX, command.kill_on_drop(true).output()).await;
+    let output = output.expect("the client ends").expect("the client starts");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{script} {args:?}:\n{stdout}{stderr}");
+    assert!(output.status.success(), "{command:?}:\n{stdout}{stderr}");
     stdout.into_owned()
 }
 
@@ -74,4 +101,25 @@ fn python_with_packages() -> Result<PathBuf, String> {
     run(Command::new(&python).args(install).arg(&requirements))?;
     std::fs::write(&installed, wanted).map_err(|error| error.to_string())?;
     Ok(python)
+}
+
+/// Copies the scripts beside their packages, which Node.js looks for from there.
+fn node_with_packages(sources: &Path, folder: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let wanted = std::fs::read_to_string(sources.join("package.json")).map_err(failed)?;
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    for entry in std::fs::read_dir(sources).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.path().extension().is_some_and(|extension| extension == "js") {
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).map_err(failed)?;
+        }
+    }
+    let installed = folder.join("installed.json");
+    if std::fs::read_to_string(&installed).is_ok_and(|has| has == wanted) {
+        return Ok(());
+    }
+    std::fs::write(folder.join("package.json"), &wanted).map_err(failed)?;
+    let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
+    run(Command::new("npm").args(install).current_dir(folder))?;
+    std::fs::write(installed, wanted).map_err(failed)
 }

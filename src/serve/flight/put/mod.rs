@@ -7,7 +7,6 @@
 
 mod columns;
 mod rows;
-mod sizes;
 mod target;
 
 use std::sync::Arc;
@@ -22,7 +21,8 @@ use crate::query::{PutError, Stored, Writer};
 use crate::serve::{Door, status};
 use crate::task::{Owned, Scope};
 
-use rows::{Broken, Rows};
+use super::decode::Broken;
+use rows::Rows;
 use target::{Answer, Target};
 
 /// Calls that write at a time, whatever the dataset; each may hold a message and its dictionaries.
@@ -30,7 +30,7 @@ const CALLS_MAX: usize = 256;
 /// How many rows of a call that failed are stored.
 const ROWS_STORED: &str = "x-rows-stored";
 
-type Acknowledgements = BoxStream<'static, Result<PutResult, Status>>;
+pub(super) type Acknowledgements = BoxStream<'static, Result<PutResult, Status>>;
 
 /// Takes calls; bounds how many there are.
 pub(super) struct Puts {
@@ -60,19 +60,19 @@ impl Puts {
         Self { calls: Arc::new(Semaphore::new(CALLS_MAX)), scope }
     }
 
-    /// Begins to take the rows of `messages`; what leaves are the acknowledgements.
+    /// Begins to take the rows of a call, whose first message was read already; what leaves are the acknowledgements.
     ///
     /// # Errors
     /// What the first messages are refused for.
     pub(super) async fn answer(
         &self,
         door: &impl Door,
-        mut messages: Streaming<FlightData>,
+        first: Option<FlightData>,
+        messages: Streaming<FlightData>,
     ) -> Result<Acknowledgements, Status> {
         let permit = Arc::clone(&self.calls).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{CALLS_MAX} calls write at a time already: try again later"))
         })?;
-        let first = messages.message().await.map_err(|status| rows::broken(status).status())?;
         let Some(first) = first else {
             return Err(Status::invalid_argument(
                 "the stream is empty: send a descriptor and a schema, then batches",

@@ -1,38 +1,25 @@
-//! The messages of one DoPut as batches of the table: decoded, bounded, fitted. Bytes come from outside: whatever they
-//! are, they end as rows or as an error.
+//! The messages of one DoPut as batches of the table: decoded, bounded, fitted.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
-use futures::{FutureExt, Stream, StreamExt};
-use tonic::{Code, Status};
+use arrow_flight::decode::DecodedPayload;
+use futures::Stream;
+use tonic::Status;
 
-use crate::serve::status;
-
+use super::super::decode::{Broken, Decoder, guarded, refused};
+use super::super::sizes::Pieces;
 use super::columns::Columns;
-use super::sizes::{Pieces, Unpacked};
 
 /// See the module.
 pub(super) struct Rows {
     table: SchemaRef,
-    decoder: FlightDataDecoder,
+    decoder: Decoder,
     /// What was sent last as schema, and how it fits.
     sent: Option<(SchemaRef, Columns)>,
     pieces: Pieces,
-}
-
-/// Why no more rows come.
-#[derive(Debug)]
-pub(super) enum Broken {
-    /// What came cannot be taken. The client is there, and is told.
-    Refused(Status),
-    /// The client is gone.
-    Gone(Status),
 }
 
 impl Rows {
@@ -41,19 +28,7 @@ impl Rows {
         table: &SchemaRef,
         messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     ) -> Self {
-        let mut unpacked = Unpacked::default();
-        let counted = messages.filter_map(move |message| {
-            let counted = match message {
-                // Metadata alone, or a descriptor.
-                Ok(message) if message.data_header.is_empty() && message.data_body.is_empty() => None,
-                Ok(message) => {
-                    Some(unpacked.count(&message).map(|()| message).map_err(FlightError::DecodeError))
-                }
-                Err(status) => Some(Err(FlightError::from(status))),
-            };
-            std::future::ready(counted)
-        });
-        let decoder = FlightDataDecoder::new(counted);
+        let decoder = Decoder::new(messages);
         Self { table: Arc::clone(table), decoder, sent: None, pieces: Pieces::default() }
     }
 
@@ -63,7 +38,7 @@ impl Rows {
     /// See [`Broken`].
     pub(super) async fn begin(&mut self) -> Result<(), Broken> {
         while self.sent.is_none() {
-            match self.payload().await? {
+            match self.decoder.next().await? {
                 Some(DecodedPayload::Schema(schema)) => self.begin_schema(schema)?,
                 Some(DecodedPayload::None) => {}
                 Some(DecodedPayload::RecordBatch(_)) => {
@@ -84,7 +59,7 @@ impl Rows {
             if let Some(piece) = self.pieces.next() {
                 return self.fitted(&piece).map(Some);
             }
-            match self.payload().await? {
+            match self.decoder.next().await? {
                 None => return Ok(None),
                 Some(DecodedPayload::None) => {}
                 Some(DecodedPayload::Schema(schema)) => self.begin_schema(schema)?,
@@ -116,46 +91,6 @@ impl Rows {
         let fitted = guarded(|| columns.fitted(piece).map_err(|error| error.to_string()));
         fitted.map_err(|why| refused(&format!("the rows do not fit the table: {why}")))
     }
-
-    async fn payload(&mut self) -> Result<Option<DecodedPayload>, Broken> {
-        let next = AssertUnwindSafe(self.decoder.next()).catch_unwind().await;
-        match next {
-            Ok(None) => Ok(None),
-            Ok(Some(Ok(message))) => Ok(Some(message.payload)),
-            Ok(Some(Err(FlightError::Tonic(status)))) => Err(broken(*status)),
-            Ok(Some(Err(error))) => Err(refused(&format!("the stream cannot be read: {error}"))),
-            Err(_) => Err(refused("the stream cannot be read: a message is malformed")),
-        }
-    }
-}
-
-/// What panics over bytes from outside is an error like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
-    done.unwrap_or_else(|_| Err("the message is malformed".to_owned()))
-}
-
-fn refused(message: &str) -> Broken {
-    Broken::Refused(status::told(Code::InvalidArgument, message.to_owned()))
-}
-
-/// A failure of the transport. A message that is too large was sent by somebody who is still there.
-pub(super) fn broken(status: Status) -> Broken {
-    match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => {
-            let text = format!("{}; send smaller batches", status.message());
-            Broken::Refused(Status::new(Code::ResourceExhausted, text))
-        }
-        _ => Broken::Gone(status),
-    }
-}
-
-impl Broken {
-    pub(super) fn status(self) -> Status {
-        match self {
-            Self::Refused(status) | Self::Gone(status) => status,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -169,6 +104,7 @@ mod tests {
     use futures::{TryStreamExt, stream};
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
+    use tonic::Code;
 
     use super::*;
 
