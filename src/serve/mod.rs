@@ -11,6 +11,7 @@ mod status;
 
 pub mod flight;
 pub mod http;
+pub mod mcp;
 pub mod metrics;
 
 use std::future::Future;

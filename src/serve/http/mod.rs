@@ -25,11 +25,13 @@ use uuid::Uuid;
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
+use super::mcp::{self, McpOptions};
 use crate::task::Scope;
 use error::Refusal;
 
 pub(crate) use accept::Format;
 pub(crate) use encode::Encoder as RowWriter;
+pub(super) use state::ready_report;
 
 /// Names the request in its answer; a client may bring its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -67,6 +69,7 @@ fn router<D: Door>(door: D, access: Access) -> Router {
         .route("/v1/datasets", get(state::datasets::<D>))
         .route("/v1/datasets/{name}/acceleration", patch(acceleration::change::<D>))
         .route("/v1/datasets/{name}/acceleration/refresh", post(acceleration::refresh::<D>))
+        .route("/v1/mcp", mcp::route(door.clone(), McpOptions::default()))
         .route("/v1/ready", get(state::ready::<D>))
         .route("/readyz", get(state::ready::<D>))
         .route("/health", get(healthy))

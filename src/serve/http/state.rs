@@ -149,17 +149,26 @@ pub(super) async fn ready<D: Door>(
         Ok(Query(params)) => params.verbose,
         Err(rejection) => return bad_params(&rejection, &headers),
     };
-    let (now, datasets) = (SystemTime::now(), door.datasets());
+    let (is_ready, text) = ready_report(&door.datasets(), SystemTime::now(), verbose);
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(CONTENT_TYPE, PLAIN)], text).into_response()
+}
+
+/// Whether every dataset and view can be asked, and what is said of those that cannot, or of all.
+pub(in crate::serve) fn ready_report(
+    datasets: &[DatasetStatus],
+    now: SystemTime,
+    verbose: bool,
+) -> (bool, String) {
     let verdicts: Vec<_> = datasets.iter().map(|dataset| (dataset, dataset.readiness(now))).collect();
     let told = verdicts.iter().filter(|(_, readiness)| verbose || !readiness.is_ready());
     let lines: String = told.map(|(dataset, readiness)| ready_line(dataset, readiness)).collect();
-    let (status, text) = match (verdicts.iter().all(|(_, readiness)| readiness.is_ready()), verbose) {
+    match (verdicts.iter().all(|(_, readiness)| readiness.is_ready()), verbose) {
         // Clients compare the whole body.
-        (true, false) => (StatusCode::OK, "ready".to_owned()),
-        (true, true) => (StatusCode::OK, format!("{lines}ready\n")),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}")),
-    };
-    (status, [(CONTENT_TYPE, PLAIN)], text).into_response()
+        (true, false) => (true, "ready".to_owned()),
+        (true, true) => (true, format!("{lines}ready\n")),
+        (false, _) => (false, format!("not ready\n{lines}")),
+    }
 }
 
 fn ready_line(dataset: &DatasetStatus, readiness: &Readiness<'_>) -> String {

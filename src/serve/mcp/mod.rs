@@ -1,0 +1,54 @@
+//! The MCP front end: an agent's JSON-RPC enters over HTTP or standard input, rows and states leave as JSON.
+//!
+//! What is spoken is rmcp's: both eras of the protocol, with sessions (2025) and without (2026). Here stands who may
+//! speak it, which tools there are, and what they answer. Nothing is ever written.
+
+mod origin;
+mod refusal;
+
+mod sessions;
+
+mod names;
+mod rows;
+mod tools;
+
+mod resources;
+mod server;
+
+mod http;
+mod stdio;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(super) use http::route;
+pub use stdio::{StdioError, serve_stdio};
+
+/// The largest message of a client, over HTTP and standard input alike: the longest statement fits.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// What the datasets and views hold, in the spicepod's words, by the names that are shown of them.
+pub type Descriptions = Arc<BTreeMap<String, String>>;
+
+/// Whether MCP is spoken over HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum McpAccess {
+    #[default]
+    On,
+    /// Others than this machine can connect, and nobody has to show a key.
+    Off,
+}
+
+/// How MCP is spoken over HTTP. The default is what a sidecar on loopback needs.
+#[derive(Debug, Clone, Default)]
+pub struct McpOptions {
+    pub access: McpAccess,
+    /// Hosts by which clients may call this server, beside those of loopback: `name` or `name:port`.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may call it, beside its own: `https://name`, or `*`.
+    pub allowed_origins: Vec<String>,
+    pub descriptions: Descriptions,
+}
+
+#[cfg(test)]
+mod tests;
