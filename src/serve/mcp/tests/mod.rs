@@ -31,8 +31,9 @@ fn endpoint(door: Fake, options: McpOptions) -> Router {
 
 /// The same for whoever shows the key `name`.
 fn shown_key(name: &str) -> Extension<Identity> {
-    let caller = Caller { principal: Principal::Key(KeyId::new(name)), rights: Rights::Read };
-    Extension(Identity { caller, ..Identity::anonymous() })
+    let mut identity = Identity::anonymous();
+    identity.caller = Caller { principal: Principal::Key(KeyId::new(name)), rights: Rights::Read };
+    Extension(identity)
 }
 
 fn numbers(rows: std::ops::Range<i64>) -> RecordBatch {

@@ -47,9 +47,8 @@ async fn numbers_keep_their_digits() {
         ("a", Arc::new(decimals.with_precision_and_scale(38, 4).unwrap())),
     ];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let result =
-        tool(&router(Fake::default().table("t", vec![batch])), "sql", json!({ "query": "select * from t" }));
-    let result = result.await;
+    let router = router(Fake::default().table("t", vec![batch]));
+    let result = tool(&router, "sql", json!({ "query": "select * from t" })).await;
     let rows = r#"[{"z":18446744073709551615,"a":1234567890123456789012345678901234.5678}]"#;
     assert_eq!(structured(&result)["rows"].to_string(), rows);
     assert!(result["content"][0]["text"].as_str().unwrap().contains(rows), "{result}");
