@@ -18,7 +18,6 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use uuid::Uuid;
 
@@ -26,6 +25,7 @@ use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use super::mcp::{self, McpOptions};
+use super::socket::Listener;
 use crate::task::Scope;
 use error::Refusal;
 
@@ -57,7 +57,7 @@ pub struct HttpOptions {
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
-pub async fn serve(listener: TcpListener, door: impl Door, options: HttpOptions, scope: &Scope) {
+pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: HttpOptions, scope: &Scope) {
     let HttpOptions { tls, access } = options;
     listen::serve(listener, Protocol::Http, tls, router(door, access), scope).await;
 }

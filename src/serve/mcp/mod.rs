@@ -33,13 +33,13 @@ pub type Descriptions = Arc<BTreeMap<String, String>>;
 /// Whether MCP is spoken over HTTP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum McpAccess {
-    #[default]
     On,
     /// Others than this machine can connect, and nobody has to show a key.
+    #[default]
     Off,
 }
 
-/// How MCP is spoken over HTTP. The default is what a sidecar on loopback needs.
+/// How MCP is spoken over HTTP. The default is not at all.
 #[derive(Debug, Clone, Default)]
 pub struct McpOptions {
     pub access: McpAccess,

@@ -100,7 +100,8 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn foreign_host(host: &str, allowed: &[String]) -> Refusal {
-    let names = LOCAL_HOSTS.iter().copied().chain(allowed.iter().map(String::as_str));
+    let listed = allowed.iter().map(String::as_str).filter(|host| !LOCAL_HOSTS.contains(host));
+    let names = LOCAL_HOSTS.into_iter().chain(listed);
     let message = format!(
         "the request is for the host `{host}`, and MCP answers for {} only: a page of another site could have its name \
          resolve to this server (DNS rebinding); if `{host}` is a name of this server, add it to \

@@ -131,7 +131,7 @@ fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
 fn no_message_panics_or_fails_the_server() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (router, session) = runtime.block_on(async {
-        let router = endpoint(Fake::default().table("orders", vec![numbers(0..3)]), McpOptions::default());
+        let router = endpoint(Fake::default().table("orders", vec![numbers(0..3)]), on());
         let session = Session::open(&router).await.id;
         (router, session)
     });

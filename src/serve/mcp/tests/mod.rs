@@ -17,12 +17,17 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{McpOptions, route};
+use super::{McpAccess, McpOptions, route};
 use crate::query::{Caller, KeyId, Principal, Rights};
 use crate::serve::access::Identity;
 use crate::serve::fake::{Fake, answer, watched};
 
 const MODERN: &str = "2026-07-28";
+
+/// As on loopback.
+fn on() -> McpOptions {
+    McpOptions { access: McpAccess::On, ..McpOptions::default() }
+}
 
 /// The endpoint behind a guard that knows who asks.
 fn endpoint(door: Fake, options: McpOptions) -> Router {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::serve::mcp::McpAccess;
 
 /// Longer than anything here takes on a busy machine.
 const WAIT: Duration = Duration::from_secs(20);
@@ -14,7 +13,7 @@ fn door() -> Fake {
 
 #[tokio::test]
 async fn a_session_is_opened_used_and_ended() {
-    let router = endpoint(door(), McpOptions::default());
+    let router = endpoint(door(), on());
     let session = Session::open(&router).await;
     let listed = session.ask("tools/list", json!({})).await;
     assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 5, "{listed}");
@@ -34,7 +33,7 @@ async fn a_session_is_opened_used_and_ended() {
 
 #[tokio::test]
 async fn every_version_with_a_handshake_is_spoken() {
-    let router = endpoint(door(), McpOptions::default());
+    let router = endpoint(door(), on());
     for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
         let params = json!({
             "protocolVersion": version,
@@ -49,7 +48,7 @@ async fn every_version_with_a_handshake_is_spoken() {
 
 #[tokio::test]
 async fn the_era_without_sessions_answers_json() {
-    let router = endpoint(door(), McpOptions::default());
+    let router = endpoint(door(), on());
     let response = send(&router, modern("server/discover", json!({}))).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/json");
@@ -70,7 +69,7 @@ async fn the_era_without_sessions_answers_json() {
 
 #[tokio::test]
 async fn a_session_of_another_principal_is_not_there() {
-    let bare = Router::new().route("/v1/mcp", route(door(), McpOptions::default()));
+    let bare = Router::new().route("/v1/mcp", route(door(), on()));
     let (mine, other) = (bare.clone().layer(shown_key("a")), bare.layer(shown_key("b")));
     let session = Session::open(&mine).await;
     let stolen = Session { router: other.clone(), id: session.id.clone() };
@@ -86,7 +85,7 @@ async fn what_comes_from_elsewhere_is_refused_in_words() {
     let options = McpOptions {
         allowed_hosts: vec!["sidewing.pod".into()],
         allowed_origins: vec!["https://app.example".into()],
-        ..McpOptions::default()
+        ..on()
     };
     let router = endpoint(door(), options);
     let body = || call(1, "tools/list", &json!({}));
@@ -105,7 +104,7 @@ async fn what_comes_from_elsewhere_is_refused_in_words() {
 
 #[tokio::test]
 async fn where_anybody_could_ask_it_is_off() {
-    let router = endpoint(door(), McpOptions { access: McpAccess::Off, ..McpOptions::default() });
+    let router = endpoint(door(), McpOptions { access: McpAccess::Off, ..on() });
     let answered = send(&router, modern("server/discover", json!({}))).await;
     assert_eq!(answered.status(), 403);
     let told = message(answered).await;
@@ -115,7 +114,7 @@ async fn where_anybody_could_ask_it_is_off() {
 
 #[tokio::test]
 async fn messages_are_bounded_and_read_strictly() {
-    let router = endpoint(door(), McpOptions::default());
+    let router = endpoint(door(), on());
     let deep = "[".repeat(100_000);
     let large = " ".repeat(super::super::MESSAGE_BYTES_MAX + 1);
     for (body, status, code) in [
@@ -151,7 +150,7 @@ fn slow_call(id: u64) -> String {
 #[tokio::test]
 async fn a_cancelled_request_ends_its_query() {
     let token = CancellationToken::new();
-    let session = Session::open(&endpoint(slow(&token), McpOptions::default())).await;
+    let session = Session::open(&endpoint(slow(&token), on())).await;
     let waiting = session.post(slow_call(7)).await;
     let noted = json!({
         "jsonrpc": "2.0",
@@ -167,14 +166,14 @@ async fn a_cancelled_request_ends_its_query() {
 #[tokio::test]
 async fn a_client_that_goes_away_ends_its_query() {
     let token = CancellationToken::new();
-    let session = Session::open(&endpoint(slow(&token), McpOptions::default())).await;
+    let session = Session::open(&endpoint(slow(&token), on())).await;
     let waiting = session.post(slow_call(7)).await;
     assert!(!token.is_cancelled());
     drop(waiting);
     dropped(&token).await;
 
     let token = CancellationToken::new();
-    let router = endpoint(slow(&token), McpOptions::default());
+    let router = endpoint(slow(&token), on());
     let arguments = json!({ "name": "sql", "arguments": { "query": "slow" } });
     let waiting = send(&router, modern("tools/call", arguments));
     assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err(), "no answer yet");
@@ -184,7 +183,7 @@ async fn a_client_that_goes_away_ends_its_query() {
 #[tokio::test]
 async fn sessions_end_with_their_endpoint() {
     let token = CancellationToken::new();
-    let router = endpoint(slow(&token), McpOptions::default());
+    let router = endpoint(slow(&token), on());
     let session = Session::open(&router).await;
     let listening = send(&router, session.request("GET", "")).await;
     assert_eq!(listening.status(), 200);

@@ -12,7 +12,7 @@ use crate::serve::mcp::rows::{BYTES_MAX, ROWS_MAX};
 use crate::upstream::ErrorKind;
 
 fn router(door: Fake) -> Router {
-    endpoint(door, McpOptions::default())
+    endpoint(door, on())
 }
 
 fn structured(result: &Value) -> &Value {
@@ -191,7 +191,7 @@ fn odd_names() -> Fake {
 #[tokio::test]
 async fn tables_are_listed_described_and_sampled() {
     let descriptions = [("orders".to_owned(), "What was ordered.".to_owned())];
-    let options = McpOptions { descriptions: Arc::new(descriptions.into()), ..McpOptions::default() };
+    let options = McpOptions { descriptions: Arc::new(descriptions.into()), ..on() };
     let router = endpoint(odd_names(), options);
     let listed = tool(&router, "list_datasets", json!({})).await;
     let [view, orders] = &structured(&listed)["datasets"].as_array().unwrap()[..] else { panic!("{listed}") };
