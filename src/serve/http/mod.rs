@@ -54,22 +54,24 @@ pub struct HttpOptions {
     pub tls: Option<Arc<ServerConfig>>,
     /// Who may ask.
     pub access: Access,
+    /// Whether agents are answered, and which.
+    pub mcp: McpOptions,
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
 pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: HttpOptions, scope: &Scope) {
-    let HttpOptions { tls, access } = options;
-    listen::serve(listener, Protocol::Http, tls, router(door, access), scope).await;
+    let HttpOptions { tls, access, mcp } = options;
+    listen::serve(listener, Protocol::Http, tls, router(door, access, mcp), scope).await;
 }
 
-fn router<D: Door>(door: D, access: Access) -> Router {
+fn router<D: Door>(door: D, access: Access, mcp: McpOptions) -> Router {
     let healthy = || async { "ok\n" };
     Router::new()
         .route("/v1/sql", post(sql::answer::<D>))
         .route("/v1/datasets", get(state::datasets::<D>))
         .route("/v1/datasets/{name}/acceleration", patch(acceleration::change::<D>))
         .route("/v1/datasets/{name}/acceleration/refresh", post(acceleration::refresh::<D>))
-        .route("/v1/mcp", mcp::route(door.clone(), McpOptions::default()))
+        .route("/v1/mcp", mcp::route(door.clone(), mcp))
         .route("/v1/ready", get(state::ready::<D>))
         .route("/readyz", get(state::ready::<D>))
         .route("/health", get(healthy))

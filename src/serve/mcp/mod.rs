@@ -21,6 +21,8 @@ mod stdio;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::BindAddress;
+
 pub(super) use http::route;
 pub use stdio::{StdioError, serve_stdio};
 
@@ -37,6 +39,17 @@ pub enum McpAccess {
     /// Others than this machine can connect, and nobody has to show a key.
     #[default]
     Off,
+}
+
+impl McpAccess {
+    /// On where nobody unknown asks: keys guard the listener, or only this machine reaches it.
+    #[must_use]
+    pub fn of(is_guarded: bool, listener: &BindAddress) -> Self {
+        match is_guarded || listener.is_local() {
+            true => Self::On,
+            false => Self::Off,
+        }
+    }
 }
 
 /// How MCP is spoken over HTTP. The default is not at all.

@@ -329,6 +329,11 @@ impl Upstream {
         lock(&self.state.running).get(&method).map_or(0, |running| running.most)
     }
 
+    /// The calls of `method` that wait for the beginning of their answer now.
+    pub fn unanswered(&self, method: Method) -> usize {
+        lock(&self.state.running).get(&method).map_or(0, |running| running.now)
+    }
+
     /// Connections accepted so far, as far as HTTP/2.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Relaxed)
