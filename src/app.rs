@@ -3,6 +3,8 @@
 //! The only file that knows every room. Listeners are bound first, then everything is built, then
 //! datasets are brought up; shutdown goes the other way.
 
+mod headless;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,10 +20,13 @@ use crate::query::{Engine, Options, QueueOptions, ResultsCache};
 use crate::secrets::Secrets;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
+use crate::serve::mcp::{Descriptions, McpAccess, McpOptions};
 use crate::serve::{self, Listener};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
+
+pub use headless::Core;
 
 /// Where the front ends listen when neither the command line nor the spicepod says.
 pub const HTTP_DEFAULT: SocketAddr =
@@ -209,19 +214,14 @@ impl App {
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
         let Plan { spicepod, federation, acceleration, resources, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
-        // Shared runs outlive the request that began them, as keepers do.
-        let pool = federation.memory_pool();
-        let cache = ResultsCache::new(&spicepod.runtime.results_cache, &pool, keepers.clone());
-        let engine = Engine::new(federation.clone(), query_options(&spicepod.runtime))
-            .accelerated(acceleration.clone())
-            .caching(cache);
-        keepers.spawn("stalled queries", engine.clone().end_stalled());
+        let engine = engine(&spicepod.runtime, &federation, &acceleration, &keepers);
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
         let door = engine.clone();
         let (about, cors) = (about(&spicepod, &addresses), spicepod.runtime.cors.clone());
-        let options = HttpOptions { about, cors, ..HttpOptions::default() };
+        let mcp = mcp_options(&spicepod, &addresses.http);
+        let options = HttpOptions { about, cors, mcp, ..HttpOptions::default() };
         scope.spawn_draining("http", async move {
             serve::http::serve(listeners.http, door, options, &http).await
         });
@@ -237,9 +237,7 @@ impl App {
         scope.spawn_draining("metrics", async move {
             serve::metrics::serve(listeners.metrics, render, &metered).await;
         });
-        let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
-        federation.start(&keepers, parallel);
-        acceleration.start(&federation, &keepers, parallel);
+        bring_up(&spicepod.runtime, &federation, &acceleration, &keepers);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
         Self { engine, addresses, scope, keepers, connections, resources, shutdown_timeout }
@@ -270,6 +268,49 @@ fn about(spicepod: &Spicepod, addresses: &Addresses) -> About {
         .map(|(name, address)| ListenerAbout { name, endpoint: address.to_string() });
     let spicepod = SpicepodAbout { name: spicepod.name.clone(), version: spicepod.version.clone() };
     About { spicepod, listeners: listeners.to_vec() }
+}
+
+/// The one door for SQL over all that a plan describes.
+fn engine(
+    runtime: &Runtime,
+    federation: &Federation,
+    acceleration: &Acceleration,
+    keepers: &Scope,
+) -> Engine {
+    // Shared runs outlive the request that began them, as keepers do.
+    let cache = ResultsCache::new(&runtime.results_cache, &federation.memory_pool(), keepers.clone());
+    let engine = Engine::new(federation.clone(), query_options(runtime));
+    let engine = engine.accelerated(acceleration.clone()).caching(cache);
+    keepers.spawn("stalled queries", engine.clone().end_stalled());
+    engine
+}
+
+/// Starts what keeps the datasets.
+fn bring_up(runtime: &Runtime, federation: &Federation, acceleration: &Acceleration, keepers: &Scope) {
+    let parallel = runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
+    federation.start(keepers, parallel);
+    acceleration.start(federation, keepers, parallel);
+}
+
+/// From where agents may ask, and whether at all.
+fn mcp_options(spicepod: &Spicepod, listener: &BindAddress) -> McpOptions {
+    let Runtime { mcp, cors, .. } = &spicepod.runtime;
+    let allowed_origins = if cors.enabled { cors.allowed_origins.clone() } else { Vec::new() };
+    McpOptions {
+        access: McpAccess::of(false, listener),
+        allowed_hosts: mcp.allowed_hosts.clone(),
+        allowed_origins,
+        descriptions: descriptions(spicepod),
+    }
+}
+
+/// What the spicepod says that its datasets and views hold.
+#[must_use]
+pub fn descriptions(spicepod: &Spicepod) -> Descriptions {
+    let datasets = spicepod.datasets.iter().map(|dataset| (&dataset.name, dataset.description.as_ref()));
+    let views = spicepod.views.iter().map(|view| (&view.name, view.description.as_ref()));
+    let described = datasets.chain(views).filter_map(|(name, text)| Some((name.to_string(), text?.clone())));
+    Arc::new(described.collect())
 }
 
 fn query_options(runtime: &Runtime) -> Options {

@@ -14,6 +14,7 @@ pub mod demo;
 mod fetch;
 mod files;
 mod health;
+mod mcp;
 mod refresh;
 mod run;
 mod schema;
@@ -55,6 +56,8 @@ enum Command {
     Refresh(refresh::RefreshArgs),
     /// Ask SQL, once or at a prompt.
     Sql(sql::SqlArgs),
+    /// Answer the agent that starts it, over MCP on standard input and output.
+    Mcp(mcp::McpArgs),
     /// See the whole of it: an upstream over TLS, a sidecar, queries with and without it.
     Demo(demo::DemoArgs),
     /// Print the JSON Schema of the spicepod, for editors.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => blocking(status::run(args)),
         Command::Refresh(args) => blocking(refresh::run(args)),
         Command::Sql(args) => blocking(sql::run(args)),
+        Command::Mcp(args) => blocking(mcp::run(args)),
         Command::Demo(args) => blocking(demo::run(args)),
         Command::Schema => schema::run(),
         Command::DemoUpstream(args) => blocking(demo::run_upstream(args)),

@@ -16,8 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Door;
 use crate::name::QueryId;
 use crate::query::{
-    Answer, Caller, CancelError, DatasetState, DatasetStatus, Prepared, Publication, QueryError, QueryRecord, QueryRef,
-    Request, SubscribeError,
+    Answer, Caller, CancelError, DatasetState, DatasetStatus, Prepared, Publication, QueryError, QueryRecord,
+    QueryRef, Request, SubscribeError,
 };
 use crate::task::Scope;
 use crate::upstream::{ErrorKind, Step, UpstreamError};

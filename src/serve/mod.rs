@@ -14,6 +14,7 @@ mod wire;
 
 pub mod flight;
 pub mod http;
+pub mod mcp;
 pub mod metrics;
 
 use std::future::Future;

@@ -26,7 +26,7 @@ fn run(command: &mut Command) -> (Option<i32>, String, String) {
 
 #[test]
 fn help() {
-    for command in ["run", "check", "status", "refresh", "health", "sql", "demo", "schema"] {
+    for command in ["run", "check", "status", "refresh", "health", "sql", "mcp", "demo", "schema"] {
         let (code, stdout, _) = run(sidewing().args([command, "--help"]));
         assert_eq!(code, Some(0), "{command}");
         insta::assert_snapshot!(format!("help_{command}"), stdout);

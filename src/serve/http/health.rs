@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use ::http::StatusCode;
 use ::http::header::CONTENT_TYPE;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -11,8 +12,12 @@ use utoipa::IntoParams;
 
 use super::accept::Format;
 use super::extract::Params;
+use super::process::Process;
 use crate::query::{DatasetStatus, Readiness};
 use crate::serve::{Door, status};
+
+/// What a probe reads of a process that lets its last queries end.
+const STOPPING: &str = "not ready\n[-] sidewing is shutting down\n";
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -64,9 +69,10 @@ pub(super) async fn healthz() -> &'static str {
 )]
 pub(super) async fn ready<D: Door>(
     State(door): State<D>,
+    Extension(process): Extension<Process>,
     Params(ReadyParams { verbose }): Params<ReadyParams>,
 ) -> Response {
-    told(&door, verbose)
+    told(&door, &process, verbose)
 }
 
 /// The same as `/v1/ready`.
@@ -89,24 +95,38 @@ pub(super) async fn ready<D: Door>(
 )]
 pub(super) async fn readyz<D: Door>(
     State(door): State<D>,
+    Extension(process): Extension<Process>,
     Params(ReadyParams { verbose }): Params<ReadyParams>,
 ) -> Response {
-    told(&door, verbose)
+    told(&door, &process, verbose)
 }
 
-/// 200 `ready` when every dataset and view is, else 503 `not ready` with a line for each that is not.
-fn told(door: &impl Door, verbose: bool) -> Response {
-    let (now, datasets) = (SystemTime::now(), door.datasets());
+/// 200 `ready` when every dataset and view is, else 503 `not ready` with a line for each that is not; while the process
+/// stops, 503.
+fn told(door: &impl Door, process: &Process, verbose: bool) -> Response {
+    let (is_ready, text) = match process.draining.is_cancelled() {
+        true => (false, STOPPING.to_owned()),
+        false => ready_report(&door.datasets(), SystemTime::now(), verbose),
+    };
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(CONTENT_TYPE, Format::Plain.content_type())], text).into_response()
+}
+
+/// Whether every dataset and view can be asked, and what is said of those that cannot, or of all.
+pub(in crate::serve) fn ready_report(
+    datasets: &[DatasetStatus],
+    now: SystemTime,
+    verbose: bool,
+) -> (bool, String) {
     let verdicts: Vec<_> = datasets.iter().map(|dataset| (dataset, dataset.readiness(now))).collect();
     let told = verdicts.iter().filter(|(_, readiness)| verbose || !readiness.is_ready());
     let lines: String = told.map(|(dataset, readiness)| ready_line(dataset, readiness)).collect();
-    let (status, text) = match (verdicts.iter().all(|(_, readiness)| readiness.is_ready()), verbose) {
+    match (verdicts.iter().all(|(_, readiness)| readiness.is_ready()), verbose) {
         // Clients compare the whole body.
-        (true, false) => (StatusCode::OK, "ready".to_owned()),
-        (true, true) => (StatusCode::OK, format!("{lines}ready\n")),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}")),
-    };
-    (status, [(CONTENT_TYPE, Format::Plain.content_type())], text).into_response()
+        (true, false) => (true, "ready".to_owned()),
+        (true, true) => (true, format!("{lines}ready\n")),
+        (false, _) => (false, format!("not ready\n{lines}")),
+    }
 }
 
 fn ready_line(dataset: &DatasetStatus, readiness: &Readiness<'_>) -> String {

@@ -45,6 +45,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
+use super::mcp::{self, McpOptions};
 use super::socket::Listener;
 use crate::config::Cors;
 use crate::task::Scope;
@@ -54,6 +55,7 @@ use process::Process;
 
 pub(crate) use accept::Format;
 pub(crate) use encode::Encoder as RowWriter;
+pub(super) use health::ready_report;
 
 pub use about::{About, ListenerAbout, SpicepodAbout};
 
@@ -73,6 +75,8 @@ pub struct HttpOptions {
     /// Which pages of other origins may ask; none where that is off.
     pub cors: Cors,
     pub about: About,
+    /// Whether agents are answered, and which.
+    pub mcp: McpOptions,
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
@@ -83,7 +87,7 @@ pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: Http
 }
 
 /// Every route. What the document holds goes through `route`, what it does not, through `aside`.
-fn routes<D: Door>() -> Api<D> {
+fn routes<D: Door>(door: &D, mcp: McpOptions) -> Api<D> {
     Api::new()
         .route(sql::__path_answer, sql::answer::<D>)
         .route(queries::__path_active, queries::active::<D>)
@@ -105,10 +109,11 @@ fn routes<D: Door>() -> Api<D> {
         .aside("/docs", axum::routing::get(docs::redirect))
         .aside("/docs/", axum::routing::get(docs::page))
         .aside("/docs/{file}", axum::routing::get(docs::file))
+        .aside("/v1/mcp", mcp::route(door.clone(), mcp))
 }
 
 fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
-    let (routes, document) = routes::<D>().finish();
+    let (routes, document) = routes(&door, options.mcp).finish();
     let process = Process { about: Arc::new(options.about), draining: scope.token() };
     let guarded = routes
         .fallback(no_route)

@@ -7,6 +7,7 @@ mod tools;
 
 mod adbc;
 mod grpc;
+mod mcp;
 mod pyarrow;
 mod schemathesis;
 mod spice_js;

@@ -360,7 +360,7 @@ impl Output {
 }
 
 impl HttpAnswer {
-    async fn of(request: reqwest::RequestBuilder) -> Result<Self, reqwest::Error> {
+    pub async fn of(request: reqwest::RequestBuilder) -> Result<Self, reqwest::Error> {
         let response = request.send().await?;
         let content_type = response.headers().get("content-type").and_then(|v| v.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::serve::mcp::McpOptions;
 use super::*;
 use crate::serve::http::{HttpOptions, OPEN_ROUTES, router, routes};
 use crate::task::Scope;
@@ -21,7 +22,7 @@ const ASIDE: [&str; 4] = [
 ];
 
 pub(super) fn document() -> Value {
-    serde_json::to_value(routes::<Fake>().finish().1).unwrap()
+    serde_json::to_value(routes(&Fake::default(), McpOptions::default()).finish().1).unwrap()
 }
 
 /// Every path of the document with its methods.
@@ -48,7 +49,7 @@ fn the_document_is_as_it_was() {
 /// What the router itself says that it routes: there is no list beside it that could be forgotten.
 #[test]
 fn every_route_is_in_the_document_or_left_out_on_purpose() {
-    let shown = format!("{:?}", routes::<Fake>().finish().0);
+    let shown = format!("{:?}", routes(&Fake::default(), McpOptions::default()).finish().0);
     let routed: BTreeSet<&str> =
         shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/')).collect();
     let operations = operations();

@@ -1,0 +1,135 @@
+//! What this server is to a client: requests of one principal enter, results leave.
+
+use std::future::Future;
+
+use ::http::request::Parts;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ErrorCode, Implementation, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use rmcp::{ErrorData, ServerHandler};
+use tokio_util::sync::CancellationToken;
+
+use super::tools::{Asker, Kind};
+use super::{Descriptions, names, resources};
+use crate::query::Principal;
+use crate::serve::Door;
+
+/// Answers the requests of one principal.
+#[derive(Clone)]
+pub(super) struct Server<D> {
+    pub door: D,
+    pub principal: Principal,
+    pub descriptions: Descriptions,
+}
+
+/// Among the extensions of an HTTP request: cancelled when its client takes no answer any more.
+#[derive(Clone)]
+pub(super) struct Gone(pub CancellationToken);
+
+impl<D: Door> Server<D> {
+    fn asker(&self) -> Asker<'_, D> {
+        Asker { door: &self.door, principal: &self.principal, descriptions: &self.descriptions }
+    }
+
+    fn instructions(&self) -> String {
+        format!(
+            "sidewing answers SQL over the tables of upstream databases, some of which it keeps here. The dialect is \
+             Apache DataFusion's, close to PostgreSQL's; everything is read-only. Call list_datasets to see the tables, \
+             table_schema for their columns and sample_data for some rows before you write SQL for the tool `sql`; let \
+             SQL filter and aggregate, since at most 1000 rows are returned. If a table is not ready, get_readiness says \
+             why. There is {}.",
+            names::told(&self.door.datasets())
+        )
+    }
+}
+
+/// The work, unless the client cancels the request or goes away. Dropping it ends its query, upstream included.
+async fn unless_cancelled<T>(
+    context: &RequestContext<RoleServer>,
+    work: impl Future<Output = Result<T, ErrorData>>,
+) -> Result<T, ErrorData> {
+    let parts = context.extensions.get::<Parts>();
+    let gone = parts.and_then(|parts| parts.extensions.get::<Gone>().cloned());
+    let gone = gone.map_or_else(CancellationToken::new, |Gone(token)| token);
+    let done = gone.run_until_cancelled(context.ct.run_until_cancelled(work)).await.flatten();
+    // Nobody reads it: rmcp sends no answer to a cancelled request.
+    done.unwrap_or_else(|| Err(ErrorData::internal_error("the request was cancelled", None)))
+}
+
+/// All lists have one page.
+fn first_page(request: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+    match request.is_some_and(|request| request.cursor.is_some()) {
+        true => Err(ErrorData::invalid_params("there is no such page: every list has one page", None)),
+        false => Ok(()),
+    }
+}
+
+impl<D: Door> ServerHandler for Server<D> {
+    /// Neither tools nor resources change while the process runs: the spicepod names them.
+    fn get_info(&self) -> ServerConfig {
+        let about = Implementation::new("sidewing", env!("CARGO_PKG_VERSION"))
+            .with_title("sidewing")
+            .with_description(env!("CARGO_PKG_DESCRIPTION"));
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        ServerConfig::new(capabilities).with_server_info(about).with_instructions(self.instructions())
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        first_page(request.as_ref())?;
+        Ok(ListToolsResult::with_all_items(Kind::ALL.into_iter().map(Kind::tool).collect()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        Kind::of(name).map(Kind::tool)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(kind) = Kind::of(&request.name) else {
+            let known = Kind::ALL.map(Kind::name).join(", ");
+            let message = format!("there is no tool `{}`; there is {known}", request.name);
+            return Err(ErrorData::new(ErrorCode::INVALID_PARAMS, message, None));
+        };
+        let asker = self.asker();
+        let call = async { Ok(asker.call(kind, request.arguments.unwrap_or_default()).await.into()) };
+        unless_cancelled(&context, call).await
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        first_page(request.as_ref())?;
+        Ok(ListResourcesResult::with_all_items(resources::list(&self.asker())))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        first_page(request.as_ref())?;
+        Ok(ListResourceTemplatesResult::with_all_items(vec![resources::template()]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let asker = self.asker();
+        let read = async { resources::read(&asker, &request.uri).await.map(Into::into) };
+        unless_cancelled(&context, read).await
+    }
+}
