@@ -3,6 +3,7 @@
 mod acceleration;
 mod accept;
 mod caching;
+mod console;
 mod encode;
 mod error;
 mod sql;
@@ -71,6 +72,7 @@ fn router<D: Door>(door: D, access: Access) -> Router {
         .route("/readyz", get(state::ready::<D>))
         .route("/health", get(healthy))
         .route("/healthz", get(healthy))
+        .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(access, guard))
