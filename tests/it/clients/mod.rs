@@ -5,4 +5,5 @@
 
 mod tools;
 
+mod console;
 mod pyarrow;

@@ -7,7 +7,7 @@ import { Chart } from "./chart.js";
 
 /** Reading stops after so many rows or characters: the page stays quick, and the server need not send the rest. */
 const READ_ROWS_MAX = 10_000;
-const READ_TEXT_MAX = 16 << 20;
+const READ_TEXT_MAX = 8 << 20;
 /** So many rows and cells become a table. */
 const SHOWN_ROWS_MAX = 1_000;
 const SHOWN_CELLS_MAX = 30_000;

@@ -72,7 +72,7 @@ export class Watch {
   #timer = 0;
   #failures = 0;
   #since = 0;
-  #isLooking = false;
+  #looking = null;
 
   constructor(look, tell) {
     this.#look = look;
@@ -81,19 +81,20 @@ export class Watch {
     this.now();
   }
 
-  /** Looks at once; while it looks already, that look is the one. */
-  async now() {
+  /** Looks at once; while it looks already, that look is the one. Ends with the look, and never fails. */
+  now() {
     clearTimeout(this.#timer);
-    if (this.#isLooking) return;
-    this.#isLooking = true;
-    let failure = null;
+    this.#looking ??= this.#once().finally(() => (this.#looking = null));
+    return this.#looking;
+  }
+
+  async #once() {
     try {
       await this.#look();
+      this.#after(null);
     } catch (error) {
-      failure = error;
+      this.#after(error);
     }
-    this.#isLooking = false;
-    this.#after(failure);
   }
 
   #after(failure) {
