@@ -19,7 +19,7 @@ use crate::query::{Engine, Options, QueueOptions, ResultsCache};
 use crate::secrets::Secrets;
 use crate::serve;
 use crate::serve::flight::FlightOptions;
-use crate::serve::http::HttpOptions;
+use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
@@ -219,8 +219,9 @@ impl App {
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
         let door = engine.clone();
+        let options = HttpOptions { about: about(&spicepod, addresses), ..HttpOptions::default() };
         scope.spawn_draining("http", async move {
-            serve::http::serve(listeners.http, door, HttpOptions::default(), &http).await
+            serve::http::serve(listeners.http, door, options, &http).await
         });
         let door = engine.clone();
         scope.spawn_draining("flight", async move {
@@ -259,6 +260,14 @@ impl Drop for App {
     fn drop(&mut self) {
         self.resources.remove_files();
     }
+}
+
+fn about(spicepod: &Spicepod, addresses: Addresses) -> About {
+    let Addresses { http, flight, metrics } = addresses;
+    let listeners = [("http", http), ("flight", flight), ("metrics", metrics)]
+        .map(|(name, address)| ListenerAbout { name, endpoint: address.to_string() });
+    let spicepod = SpicepodAbout { name: spicepod.name.clone(), version: spicepod.version.clone() };
+    About { spicepod, listeners: listeners.to_vec() }
 }
 
 fn query_options(runtime: &Runtime) -> Options {

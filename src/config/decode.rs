@@ -40,6 +40,7 @@ pub(super) fn decode(root: &Node, source: Arc<SourceFile>, problems: &mut Vec<Di
     runtime.results_cache = read_results_cache(&mut decoder, root.get("runtime"));
     Spicepod {
         name: root.get("name").and_then(Node::text).unwrap_or_default().to_owned(),
+        version: root.get("version").and_then(Node::text).unwrap_or_default().to_owned(),
         runtime,
         secrets,
         datasets,

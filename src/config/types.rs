@@ -17,6 +17,8 @@ use super::{
 pub struct Spicepod {
     pub source: Arc<SourceFile>,
     pub name: String,
+    /// `version:` as written.
+    pub version: String,
     pub runtime: Runtime,
     /// Stores in the order in which they are searched: the last one written is first.
     pub secrets: Vec<SecretStore>,

@@ -8,6 +8,7 @@ mod caching;
 mod listen;
 mod stall;
 mod status;
+mod wire;
 
 pub mod flight;
 pub mod http;

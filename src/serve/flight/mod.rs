@@ -8,7 +8,6 @@ mod encode;
 mod exchange;
 mod put;
 mod service;
-mod wire;
 
 use std::sync::Arc;
 
@@ -21,6 +20,7 @@ use tonic::service::Routes;
 use super::Door;
 use super::access::{self, Access};
 use super::listen::{self, Protocol};
+use super::wire;
 use crate::task::Scope;
 use exchange::Exchanges;
 use put::Puts;

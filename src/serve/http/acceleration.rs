@@ -1,77 +1,122 @@
 //! `POST /v1/datasets/{name}/acceleration/refresh` and `PATCH /v1/datasets/{name}/acceleration`: a wish enters, its
 //! acceptance leaves at once.
 
-use ::http::{HeaderMap, StatusCode};
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::json;
+use ::http::StatusCode;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::error::Refusal;
+use super::extract::{self, Named};
 use super::may_write;
 use crate::config::Duration;
 use crate::query::{Ask, AskError, AskMode};
 use crate::serve::Door;
 use crate::serve::access::Identity;
 
+/// The largest body here: a SELECT of one dataset.
+const BODY_BYTES_MAX: usize = 128 * 1024;
+
 /// What a refresh may be asked for with; nothing is fine too.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+#[schema(as = RefreshRequest)]
+pub(super) struct Wish {
+    /// Which rows, this time: a SELECT of the dataset. Needs a key with `:rw`.
+    #[schema(example = "SELECT * FROM orders WHERE id > 10")]
     refresh_sql: Option<String>,
+    /// `full` or `append`; the spicepod's where it is absent.
+    #[schema(example = "full")]
     refresh_mode: Option<String>,
+    /// It begins after a random time up to this.
+    #[schema(example = "1s")]
     refresh_jitter_max: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// A refresh that was asked for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RefreshAccepted)]
+pub(super) struct Accepted {
+    message: String,
+    /// Its number: `acceleration.refreshes.ended` of the dataset's status reaches it when it has ended.
+    refresh: u64,
+}
+
+/// What changes until the restart.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Change {
+#[schema(as = AccelerationChange)]
+pub(super) struct Change {
+    /// Which rows from now on; the spicepod's where it is absent.
+    #[schema(example = "SELECT * FROM orders WHERE id > 10")]
     refresh_sql: Option<String>,
 }
 
-/// 201 once the refresh is queued, with its number: `refreshes` of the dataset's status tells when it has ended.
+/// Asks for a refresh.
+///
+/// 201 once it is queued.
+#[utoipa::path(
+    post,
+    path = "/v1/datasets/{name}/acceleration/refresh",
+    tag = "datasets",
+    params(("name" = String, Path, description = "The dataset")),
+    request_body(content = Option<Wish>, content_type = "application/json"),
+    responses(
+        (status = 201, description = "The refresh is queued", body = Accepted),
+        (status = 400, description = "The dataset is not accelerated, or the body cannot be read"),
+        (status = 403, description = "The key may only read, and the body has `refresh_sql`"),
+        (status = 404, description = "There is no such dataset"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 413, description = "The body is larger than 128 KiB"),
+        (status = 429, description = "As many refreshes wait as may"),
+    )
+)]
 pub(super) async fn refresh<D: Door>(
     State(door): State<D>,
-    Path(dataset): Path<String>,
-    Extension(identity): Extension<Identity>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let wished = wish(&body);
+    identity: Identity,
+    Named(dataset): Named,
+    body: Body,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    let ask = wish(&extract::body(body, BODY_BYTES_MAX).await?)?;
     // Other rows than the spicepod's would be everybody's.
-    if wished.as_ref().is_ok_and(|ask| ask.sql.is_some())
-        && let Err(refusal) = may_write(&identity)
-    {
-        return refusal.answer(&headers);
+    if ask.sql.is_some() {
+        may_write(&identity)?;
     }
-    let asked = wished.and_then(|ask| door.refresh(&dataset, ask));
-    match asked {
-        Ok(refresh) => {
-            let message = format!("Dataset refresh triggered for {dataset}.");
-            (StatusCode::CREATED, Json(json!({ "message": message, "refresh": refresh }))).into_response()
-        }
-        Err(error) => refused(&error, &headers),
-    }
+    let refresh = door.refresh(&dataset, ask)?;
+    let message = format!("Dataset refresh triggered for {dataset}.");
+    Ok((StatusCode::CREATED, Json(Accepted { message, refresh })))
 }
 
-/// 200 with nothing; what was changed is forgotten at a restart.
+/// Changes how a dataset is kept, until the restart.
+#[utoipa::path(
+    patch,
+    path = "/v1/datasets/{name}/acceleration",
+    tag = "datasets",
+    params(("name" = String, Path, description = "The dataset")),
+    request_body(content = Change, content_type = "application/json"),
+    responses(
+        (status = 200, description = "It holds from the next refresh on"),
+        (status = 400, description = "The dataset is not accelerated, or the body cannot be read"),
+        (status = 403, description = "The key may only read"),
+        (status = 404, description = "There is no such dataset"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 413, description = "The body is larger than 128 KiB"),
+        (status = 429, description = "As many refreshes wait as may"),
+    )
+)]
 pub(super) async fn change<D: Door>(
     State(door): State<D>,
-    Path(dataset): Path<String>,
-    Extension(identity): Extension<Identity>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Err(refusal) = may_write(&identity) {
-        return refusal.answer(&headers);
-    }
-    let change: Result<Change, _> = serde_json::from_slice(&body).map_err(unparsable);
-    match change.and_then(|change| door.set_refresh_sql(&dataset, change.refresh_sql)) {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(error) => refused(&error, &headers),
-    }
+    identity: Identity,
+    Named(dataset): Named,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    may_write(&identity)?;
+    let body = extract::body(body, BODY_BYTES_MAX).await?;
+    let Change { refresh_sql } = serde_json::from_slice(&body).map_err(unparsable)?;
+    door.set_refresh_sql(&dataset, refresh_sql)?;
+    Ok(StatusCode::OK)
 }
 
 fn wish(body: &[u8]) -> Result<Ask, AskError> {
@@ -99,13 +144,14 @@ fn unparsable(error: serde_json::Error) -> AskError {
     AskError::Invalid(format!("the body is not what was expected: {error}"))
 }
 
-/// The message stands alone in JSON, as the public runtime has it.
-fn refused(error: &AskError, headers: &HeaderMap) -> Response {
-    let (status, code) = match error {
-        AskError::NotFound(_) => (StatusCode::NOT_FOUND, "DatasetNotFound"),
-        AskError::NotAccelerated(_) => (StatusCode::BAD_REQUEST, "NotAccelerated"),
-        AskError::Invalid(_) => (StatusCode::BAD_REQUEST, "InvalidRefresh"),
-        AskError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRefreshes"),
-    };
-    Refusal::new(status, code, error.to_string()).answer(headers)
+impl From<AskError> for Refusal {
+    fn from(error: AskError) -> Self {
+        let (status, code) = match error {
+            AskError::NotFound(_) => (StatusCode::NOT_FOUND, "DatasetNotFound"),
+            AskError::NotAccelerated(_) => (StatusCode::BAD_REQUEST, "NotAccelerated"),
+            AskError::Invalid(_) => (StatusCode::BAD_REQUEST, "InvalidRefresh"),
+            AskError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRefreshes"),
+        };
+        Self::new(status, code, error.to_string())
+    }
 }

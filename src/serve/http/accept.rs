@@ -9,10 +9,15 @@ pub enum Format {
     Json,
     Csv,
     Plain,
+    /// JSON with the schema beside the rows, as Spice.ai's clients ask for it.
+    Spice,
+    /// An Arrow IPC stream.
+    Arrow,
 }
 
 /// In the order of our own preference.
-const FORMATS: [Format; 3] = [Format::Json, Format::Csv, Format::Plain];
+pub(super) const FORMATS: [Format; 5] =
+    [Format::Json, Format::Csv, Format::Plain, Format::Spice, Format::Arrow];
 
 impl Format {
     /// The type and subtype that ask for it.
@@ -21,15 +26,19 @@ impl Format {
             Self::Json => ("application", "json"),
             Self::Csv => ("text", "csv"),
             Self::Plain => ("text", "plain"),
+            Self::Spice => ("application", "vnd.spiceai.sql.v1+json"),
+            Self::Arrow => ("application", "vnd.apache.arrow.stream"),
         }
     }
 
     /// The Content-Type of the answer.
-    pub(super) fn content_type(self) -> &'static str {
+    pub(super) const fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Csv => "text/csv; charset=utf-8",
             Self::Plain => "text/plain; charset=utf-8",
+            Self::Spice => "application/vnd.spiceai.sql.v1+json",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
         }
     }
 }
@@ -80,11 +89,16 @@ fn ranges(headers: &HeaderMap) -> Vec<Range> {
     lines.flat_map(|line| line.split(',')).filter_map(Range::parse).collect()
 }
 
-/// The format of the highest weight; among equals the one written first, then our own preference.
-/// `None` when the client takes none of ours; JSON when it does not say.
+/// [`negotiate_among`] all of them.
 pub(super) fn negotiate(headers: &HeaderMap) -> Option<Format> {
+    negotiate_among(headers, &FORMATS)
+}
+
+/// The format of the highest weight; among equals the one written first, then that of `formats`.
+/// `None` when the client takes none of them; the first one when it does not say.
+pub(super) fn negotiate_among(headers: &HeaderMap, formats: &[Format]) -> Option<Format> {
     if !headers.contains_key(ACCEPT) {
-        return Some(Format::Json);
+        return formats.first().copied();
     }
     let ranges = ranges(headers);
     let rank = |format: Format| {
@@ -95,7 +109,7 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Option<Format> {
         (weight > 0).then_some((weight, at))
     };
     let mut best = None;
-    for format in FORMATS {
+    for &format in formats {
         let Some(rank) = rank(format) else { continue };
         if best.is_none_or(|(highest, _)| rank > highest) {
             best = Some((rank, format));
@@ -104,9 +118,14 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Option<Format> {
     best.map(|(_, format)| format)
 }
 
-/// Whether the client names JSON itself: its errors are then JSON too.
-pub(super) fn names_json(headers: &HeaderMap) -> bool {
-    ranges(headers).iter().any(|range| range.weight > 0 && range.closeness(Format::Json) == Some(3))
+/// Whether the client takes JSON by name, or any form of it: its errors are then JSON too. `*/*` says nothing: what people
+/// type commands into sends it.
+pub(super) fn takes_json(headers: &HeaderMap) -> bool {
+    let is_json = |range: &Range| {
+        let subkind = range.subkind.as_str();
+        range.kind == "application" && (matches!(subkind, "json" | "*") || subkind.ends_with("+json"))
+    };
+    ranges(headers).iter().any(|range| range.weight > 0 && is_json(range))
 }
 
 #[cfg(test)]
@@ -130,7 +149,22 @@ mod tests {
         assert_eq!(asked("text/*"), Some(Format::Csv));
         assert_eq!(asked("text/*, text/csv;q=0.1"), Some(Format::Plain));
         assert_eq!(asked("application/json;q=0, */*"), Some(Format::Csv));
+        assert_eq!(asked("application/*"), Some(Format::Json));
+        assert_eq!(asked("application/vnd.spiceai.sql.v1+json, */*;q=0.1"), Some(Format::Spice));
+        assert_eq!(asked("application/vnd.apache.arrow.stream"), Some(Format::Arrow));
         assert_eq!(asked("text/html,application/xhtml+xml,*/*;q=0.8"), Some(Format::Json));
+    }
+
+    #[test]
+    fn who_takes_json_takes_errors_in_it() {
+        let takes = |accept: &str| takes_json(&HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]));
+        for accept in ["application/json", "text/csv, application/problem+json;q=0.1", "application/*"] {
+            assert!(takes(accept), "{accept}");
+        }
+        for accept in ["*/*", "text/csv", "application/json;q=0", "text/json", "application/vnd.apache.arrow.stream"] {
+            assert!(!takes(accept), "{accept}");
+        }
+        assert!(!takes_json(&HeaderMap::new()));
     }
 
     #[test]

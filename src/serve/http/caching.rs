@@ -1,7 +1,7 @@
 //! The headers of the results cache on `/v1/sql`.
 
 use ::http::header::{CACHE_CONTROL, HeaderName, VARY};
-use ::http::{HeaderMap, HeaderValue, StatusCode};
+use ::http::{HeaderMap, HeaderValue};
 
 use super::error::Refusal;
 use crate::query::{CacheWishes, Cached, Scope};
@@ -24,7 +24,7 @@ pub(super) fn wishes(headers: &HeaderMap) -> Result<CacheWishes, Refusal> {
             caching::WishError::Key => "InvalidCacheKey",
             caching::WishError::NoText | caching::WishError::Seconds(_) => "InvalidCacheControl",
         };
-        Refusal::new(StatusCode::BAD_REQUEST, code, error.to_string())
+        Refusal::bad(code, error.to_string())
     })
 }
 

@@ -1,11 +1,10 @@
-//! Batches to JSON rows, CSV lines or a plain table, chunk by chunk.
+//! Batches to JSON rows, CSV lines, a plain table, or what `envelope` and `arrow_stream` write, chunk by chunk.
 //!
 //! JSON holds every digit of integers and decimals, explicit nulls, and null for NaN and infinities.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use ::http::HeaderValue;
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringBuilder};
 use arrow::csv;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -16,6 +15,8 @@ use arrow::util::pretty::pretty_format_batches_with_options;
 use bytes::Bytes;
 
 use super::accept::Format;
+use super::arrow_stream::ArrowStream;
+use super::envelope::Envelope;
 use super::times;
 
 /// Rows of one chunk: what is held of an answer at a time.
@@ -29,6 +30,8 @@ pub enum Encoder {
     Json(Box<Writer<Vec<u8>, JsonArray>>),
     Csv { schema: SchemaRef, started: bool },
     Plain(Table),
+    Spice(Box<Envelope>),
+    Arrow(Box<ArrowStream>),
 }
 
 impl Encoder {
@@ -44,6 +47,11 @@ impl Encoder {
             }
             Format::Csv => Self::Csv { schema: Arc::new(flat_schema(schema)), started: false },
             Format::Plain => Self::Plain(Table { schema: SchemaRef::clone(schema), ..Table::default() }),
+            Format::Spice => {
+                refuse_duplicates(schema.fields())?;
+                Self::Spice(Box::new(Envelope::try_new(schema)?))
+            }
+            Format::Arrow => Self::Arrow(Box::new(ArrowStream::try_new(schema)?)),
         })
     }
 
@@ -63,8 +71,12 @@ impl Encoder {
     /// # Errors
     /// Types and values that the format cannot write.
     pub fn encode(&mut self, chunk: &RecordBatch) -> Result<Bytes, ArrowError> {
-        times::check(chunk)?;
+        if !matches!(self, Self::Arrow(_)) {
+            times::check(chunk)?;
+        }
         match self {
+            Self::Spice(envelope) => envelope.encode(chunk).map(Bytes::from),
+            Self::Arrow(stream) => stream.encode(chunk).map(Bytes::from),
             Self::Json(writer) => {
                 writer.write(chunk)?;
                 Ok(std::mem::take(writer.get_mut()).into())
@@ -93,6 +105,8 @@ impl Encoder {
             Self::Csv { started: true, .. } => Ok(Bytes::new()),
             Self::Csv { schema, .. } => csv_text(&RecordBatch::new_empty(SchemaRef::clone(schema)), true),
             Self::Plain(table) => table.print(),
+            Self::Spice(envelope) => envelope.finish().map(Bytes::from),
+            Self::Arrow(stream) => stream.finish().map(Bytes::from),
         }
     }
 }
@@ -218,9 +232,4 @@ impl Table {
         };
         Ok(format!("{text}{rest}\n").into())
     }
-}
-
-/// The Content-Type of an answer in this format.
-pub(super) fn content_type(format: Format) -> HeaderValue {
-    HeaderValue::from_static(format.content_type())
 }

@@ -1,21 +1,23 @@
-//! Errors as HTTP answers: JSON for a client that names JSON, text otherwise.
+//! Errors as HTTP answers: JSON for a client that takes JSON, text otherwise.
+//!
+//! A handler says what is wrong; [`outer`](super::outer) knows the client, and writes it.
 
-use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use ::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::Json;
+use ::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use ::http::{HeaderValue, StatusCode};
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{REQUEST_ID, accept};
 use crate::query::QueryError;
 use crate::serve::status;
 
 /// When a client may try again what failed for now.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// A refused request.
-#[derive(Debug)]
-pub(super) struct Refusal {
+/// A refused request. As a response it is without a body until it is [`Refusal::told`].
+#[derive(Debug, Clone)]
+pub(in crate::serve) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -24,12 +26,20 @@ pub(super) struct Refusal {
     passes: bool,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// What is wrong, for a client that takes JSON; others read the message alone.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorBody<'a> {
+    /// A stable word for programs.
+    #[schema(example = "DatasetNotReady")]
     code: &'a str,
+    /// What is wrong, where, why, and what to do.
     message: &'a str,
+    /// The dataset that it is about.
     dataset: Option<&'a str>,
+    /// The upstream's endpoint that it is about.
     endpoint: Option<&'a str>,
+    /// The answer's `X-Request-Id`, which the log has too.
     request_id: Option<&'a str>,
 }
 
@@ -39,26 +49,44 @@ impl Refusal {
         Self { status, code, message: message.into(), dataset: None, endpoint: None, passes: false }
     }
 
-    /// The answer to a request with these headers.
-    pub(super) fn answer(self, headers: &HeaderMap) -> Response {
-        let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        let mut response = match accept::names_json(headers) {
-            true => Json(Body {
-                code: self.code,
-                message: &self.message,
-                dataset: self.dataset.as_deref(),
-                endpoint: self.endpoint.as_deref(),
-                request_id,
-            })
-            .into_response(),
-            false => {
-                ([(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{}\n", self.message)).into_response()
-            }
+    /// 400.
+    pub(super) fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// Writes itself into the `response` that it was turned into.
+    pub(super) fn told(self, response: Response, as_json: bool, request_id: &HeaderValue) -> Response {
+        let (content_type, text) = match as_json {
+            true => ("application/json", self.json(request_id.to_str().ok())),
+            false => ("text/plain; charset=utf-8", format!("{}\n", self.message).into_bytes()),
         };
+        let (mut head, _) = response.into_parts();
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        Response::from_parts(head, Body::from(text))
+    }
+
+    fn json(&self, request_id: Option<&str>) -> Vec<u8> {
+        let body = ErrorBody {
+            code: self.code,
+            message: &self.message,
+            dataset: self.dataset.as_deref(),
+            endpoint: self.endpoint.as_deref(),
+            request_id,
+        };
+        // Texts and nulls are always JSON.
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         if self.passes {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -1,93 +1,149 @@
-//! The HTTP front end: SQL and questions about health enter, JSON, CSV and plain text leave.
+//! The HTTP front end: SQL and questions about health enter; JSON, CSV, plain text and Arrow leave.
+//!
+//! `outer` stands around everything, then come CORS, compression and the guard. `api` holds the routes together with the
+//! document that describes them.
+
+mod about;
+mod api;
+mod compress;
+mod cors;
+mod docs;
+mod extract;
+mod outer;
 
 mod acceleration;
-mod accept;
-mod caching;
 mod console;
-mod encode;
-mod error;
+mod datasets;
+mod health;
+mod process;
+mod queries;
 mod sql;
-mod state;
+
+mod accept;
+mod arrow_stream;
+mod asked;
+mod caching;
+mod encode;
+mod envelope;
+mod error;
+mod kept;
+mod listing;
+mod outgoing;
+mod schema_json;
 mod times;
 
 use std::sync::Arc;
 
 use ::http::header::{HeaderName, WWW_AUTHENTICATE};
-use ::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::Router;
+use ::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
-use uuid::Uuid;
 
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use crate::task::Scope;
+use api::Api;
 use error::Refusal;
+use process::Process;
 
 pub(crate) use accept::Format;
 pub(crate) use encode::Encoder as RowWriter;
 
-/// Names the request in its answer; a client may bring its own.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub use about::{About, ListenerAbout, SpicepodAbout};
+pub use cors::Cors;
+
 /// Names the query in its answer.
 const QUERY_ID: HeaderName = HeaderName::from_static("x-query-id");
-/// A client's own request id is kept up to this length.
-const REQUEST_ID_BYTES_MAX: usize = 128;
-
-/// What a lost client reads.
-const ROUTES: &str = "POST /v1/sql, GET /v1/datasets, POST /v1/datasets/{name}/acceleration/refresh, \
-     PATCH /v1/datasets/{name}/acceleration, GET /v1/ready, GET /health";
 
 /// Routes that need no key: probes have none.
 const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 
-/// How an HTTP listener is protected. The default is neither TLS nor keys.
+/// How an HTTP listener is protected, and what it tells of its process. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct HttpOptions {
     /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
     pub tls: Option<Arc<ServerConfig>>,
     /// Who may ask.
     pub access: Access,
+    /// Which pages of other origins may ask; none where it is absent.
+    pub cors: Option<Cors>,
+    pub about: About,
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
 pub async fn serve(listener: TcpListener, door: impl Door, options: HttpOptions, scope: &Scope) {
-    let HttpOptions { tls, access } = options;
-    listen::serve(listener, Protocol::Http, tls, router(door, access), scope).await;
+    let tls = options.tls.clone();
+    let router = router(door, options, scope);
+    listen::serve(listener, Protocol::Http, tls, router, scope).await;
 }
 
-fn router<D: Door>(door: D, access: Access) -> Router {
-    let healthy = || async { "ok\n" };
-    Router::new()
-        .route("/v1/sql", post(sql::answer::<D>))
-        .route("/v1/datasets", get(state::datasets::<D>))
-        .route("/v1/datasets/{name}/acceleration", patch(acceleration::change::<D>))
-        .route("/v1/datasets/{name}/acceleration/refresh", post(acceleration::refresh::<D>))
-        .route("/v1/ready", get(state::ready::<D>))
-        .route("/readyz", get(state::ready::<D>))
-        .route("/health", get(healthy))
-        .route("/healthz", get(healthy))
+/// Every route. What the document holds goes through `route`, what it does not, through `aside`.
+fn routes<D: Door>() -> Api<D> {
+    Api::new()
+        .route(sql::__path_answer, sql::answer::<D>)
+        .route(queries::__path_active, queries::active::<D>)
+        .route(queries::__path_recent, queries::recent::<D>)
+        .route(queries::__path_cancel, queries::cancel::<D>)
+        .route(datasets::__path_datasets, datasets::datasets::<D>)
+        .route(datasets::__path_views, datasets::views::<D>)
+        .route(acceleration::__path_change, acceleration::change::<D>)
+        .route(acceleration::__path_refresh, acceleration::refresh::<D>)
+        .route(process::__path_catalogs, process::catalogs)
+        .route(process::__path_spicepods, process::spicepods::<D>)
+        .route(process::__path_status, process::status)
+        .route(health::__path_ready, health::ready::<D>)
+        .route(health::__path_readyz, health::readyz::<D>)
+        .route(health::__path_health, health::health)
+        .route(health::__path_healthz, health::healthz)
+        .route(docs::__path_document, docs::document)
+        .aside("/docs/openapi.json", axum::routing::get(docs::document))
+        .aside("/docs", axum::routing::get(docs::redirect))
+        .aside("/docs/", axum::routing::get(docs::page))
+        .aside("/docs/{file}", axum::routing::get(docs::file))
+}
+
+fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
+    let (routes, document) = routes::<D>().finish();
+    let process = Process { about: Arc::new(options.about), draining: scope.token() };
+    let guarded = routes
         .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(access, guard))
-        .layer(middleware::from_fn(with_request_id))
-        .with_state(door)
+        .layer(Extension(process))
+        .layer(Extension(docs::Docs::new(&document)))
+        .layer(middleware::from_fn_with_state(options.access, guard))
+        .layer(compress::layer());
+    let shared = match &options.cors {
+        // Before the guard: a browser asks whether it may show its key without showing it.
+        Some(cors) => guarded.layer(cors.layer()),
+        None => guarded,
+    };
+    shared.layer(middleware::from_fn(outer::around)).with_state(door)
 }
 
-async fn no_route(uri: Uri, headers: HeaderMap) -> Response {
-    let message = format!("there is nothing at {}; there is {ROUTES}", uri.path());
-    Refusal::new(StatusCode::NOT_FOUND, "RouteNotFound", message).answer(&headers)
+async fn no_route(uri: Uri) -> Refusal {
+    let message = format!(
+        "there is nothing at {}; POST /v1/sql answers SQL, GET /openapi.json lists all there is, and /docs shows it",
+        uri.path()
+    );
+    Refusal::new(StatusCode::NOT_FOUND, "RouteNotFound", message)
 }
 
-async fn wrong_method(uri: Uri, headers: HeaderMap) -> Response {
-    let message = format!("{} does not take this method; there is {ROUTES}", uri.path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).answer(&headers)
+/// `Allow` is added to both answers.
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let message = format!(
+        "{} does not take {method}: the answer's `Allow` says what it takes, GET /openapi.json what for",
+        uri.path()
+    );
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).into_response()
 }
 
 /// Gives the request its [`Identity`], unless its route is open to all.
@@ -100,15 +156,14 @@ async fn guard(State(access): State<Access>, mut request: Request, next: Next) -
             request.extensions_mut().insert(identity);
             next.run(request).await
         }
-        Err(Denied) => unauthorized(request.headers()),
+        Err(Denied) => unauthorized(),
     }
 }
 
 /// A browser asks its user for a name and a password then: the password is the key.
-fn unauthorized(headers: &HeaderMap) -> Response {
+fn unauthorized() -> Response {
     const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"sidewing\", charset=\"UTF-8\""];
-    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Invalid credentials");
-    let mut response = refusal.answer(headers);
+    let mut response = extract::unauthorized().into_response();
     for challenge in CHALLENGES {
         response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
@@ -122,22 +177,6 @@ fn may_write(identity: &Identity) -> Result<(), Refusal> {
         true => Ok(()),
         false => Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", "Write access denied")),
     }
-}
-
-/// Gives the request an id that its answer, its error and the log share.
-async fn with_request_id(mut request: Request, next: Next) -> Response {
-    let brought = request.headers().get(&REQUEST_ID).filter(|id| {
-        id.len() <= REQUEST_ID_BYTES_MAX && !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
-    let id = match brought {
-        Some(id) => id.clone(),
-        None => HeaderValue::try_from(Uuid::new_v4().to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("none")),
-    };
-    request.headers_mut().insert(REQUEST_ID, id.clone());
-    let mut response = next.run(request).await.into_response();
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
 }
 
 #[cfg(test)]

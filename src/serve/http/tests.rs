@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acceleration::{Phase, Progress, RefreshFailure, Refreshes, Status};
 use crate::query::{DatasetState, QueryError};
-use crate::serve::Access;
 use crate::serve::fake::{Fake, answer, http, upstream_error, watched};
 use crate::serve::listen::ScopeExecutor;
 use crate::upstream::ErrorKind;
@@ -532,7 +531,7 @@ proptest! {
                 request = request.header("content-type", "application/json");
             }
             let request = request.body(axum::body::Body::from(body)).unwrap();
-            tower::ServiceExt::oneshot(super::router(Fake::default(), Access::default()), request).await.unwrap().status()
+            tower::ServiceExt::oneshot(super::router(Fake::default(), super::HttpOptions::default(), &crate::task::Scope::new()), request).await.unwrap().status()
         });
         prop_assert!(status == 200 || status == 400, "{}", status);
     }

@@ -149,7 +149,7 @@ fn plain(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     let bytes = text_bytes(array);
     if bytes > TEXT_BYTES_MAX {
         return Err(ArrowError::ComputeError(format!(
-            "one row holds {bytes} bytes of text, more than a Flight client can be sent"
+            "one row holds {bytes} bytes of text, more than a client can be sent at once"
         )));
     }
     cast(array, to)

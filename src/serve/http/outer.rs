@@ -1,0 +1,55 @@
+//! What every request and every answer has, whatever is in between: an id, an error that its client can read, and an
+//! answer even where a handler panics.
+
+use std::panic::AssertUnwindSafe;
+
+use ::http::header::HeaderName;
+use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use uuid::Uuid;
+
+use super::accept;
+use super::error::Refusal;
+use crate::task;
+
+/// Names the request in its answer; a client may bring its own.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A client's own request id is kept up to this length.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Gives the request an id that its answer, its error and the log share, and its [`Refusal`] a body.
+pub(super) async fn around(mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let as_json = accept::takes_json(request.headers());
+    let is_head = request.method() == Method::HEAD;
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|panic| {
+        tracing::error!(request_id = ?id, panic = task::words_of(panic.as_ref()), "a request's handler panicked");
+        let message = "internal error: the log has more under this request's id";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", message).into_response()
+    });
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        response = refusal.told(response, as_json, &id);
+    }
+    if is_head {
+        *response.body_mut() = Body::empty();
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let brought = headers.get(&REQUEST_ID).filter(|id| {
+        id.len() <= REQUEST_ID_BYTES_MAX && !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    match brought {
+        Some(id) => id.clone(),
+        None => HeaderValue::try_from(Uuid::new_v4().to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("none")),
+    }
+}
