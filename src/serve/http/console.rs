@@ -122,10 +122,20 @@ fn tag(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ::http::Request;
+    use ::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+    use axum::body::Body;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use reqwest::Client;
+    use tower::ServiceExt;
 
     use super::*;
+    use crate::secrets::Secret;
+    use crate::serve::access::{Access, ApiKey};
     use crate::serve::fake::{Fake, http};
+    use crate::serve::http::{HttpOptions, router};
+    use crate::task::Scope;
 
     /// All files together, in bytes: the page must stay one that is read in a moment.
     const SIZE_MAX: usize = 100 << 10;
@@ -170,6 +180,25 @@ mod tests {
         assert_eq!(ask(&format!("\"other\", {tag_text}")).await.0, 304);
         assert_eq!(ask("*").await.0, 304);
         assert_eq!(ask("\"other\"").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_browser_asks_its_user_for_a_key() {
+        let access = Access::new(vec![ApiKey::reading(Secret::new("k1".into()))]);
+        let options = HttpOptions { access, ..HttpOptions::default() };
+        let router = router(Fake::default(), options, &Scope::new());
+        for (path, ..) in FILES {
+            let ask = async |key: &str| {
+                let basic = format!("Basic {}", STANDARD.encode(format!("anybody:{key}")));
+                let request = Request::get(*path).header(AUTHORIZATION, basic).body(Body::empty()).unwrap();
+                router.clone().oneshot(request).await.unwrap()
+            };
+            let refused = ask("other").await;
+            assert_eq!(refused.status(), 401, "{path}");
+            let mut challenges = refused.headers().get_all(WWW_AUTHENTICATE).iter();
+            assert!(challenges.any(|challenge| challenge.to_str().unwrap().starts_with("Basic ")), "{path}");
+            assert_eq!(ask("k1").await.status(), 200, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -95,14 +95,15 @@ async fn no_wish(asked: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_finds_what_they_need() {
     let Some(chromium) = Chromium::find() else { return };
-    let tables = || Upstream::builder().tables(tpch::tables()).table("items", items());
-    let (mut upstream, mut late) = (tables().start().await, tables().table("late", items()).start().await);
+    let tables = || Upstream::builder().tables(tpch::tables());
+    let (mut upstream, elsewhere) = (tables().table("items", items()).start().await, tables().start().await);
+    let mut late = Upstream::builder().table("late", items()).start().await;
     late.stop().await;
     let datasets = [
         Dataset::of("items", &upstream).accelerated("refresh_check_interval: 1s"),
         Dataset::of("lineitem", &upstream).accelerated(""),
-        Dataset::of("orders", &upstream),
-        Dataset::of("region", &upstream),
+        Dataset::of("orders", &elsewhere),
+        Dataset::of("region", &elsewhere),
         Dataset::of("late", &late),
     ];
     let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, VIEWS)).start().await;
@@ -111,7 +112,7 @@ async fn a_person_finds_what_they_need() {
         "start late" => late.restart().await,
         "stop upstream" => upstream.stop().await,
         "start upstream" => upstream.restart().await,
-        "hang" => upstream.inject(Method::DoGet, 1, Fault::Hang),
+        "hang" => elsewhere.inject(Method::DoGet, 1, Fault::Hang),
         other => panic!("nothing is done for {other}"),
     };
     let seen = chromium.steps(&url, &["works"], act).await;

@@ -42,7 +42,7 @@ export class Answer {
     this.#begin();
     try {
       const told = await read(sql, signal, reader);
-      if (this.#isCurrent(signal)) await this.#show(reader, told, elapsed(), signal);
+      if (this.#isCurrent(signal)) this.#show(reader, told, elapsed());
     } catch (error) {
       if (this.#isCurrent(signal)) this.#fail(error, reader, elapsed(), signal.aborted);
     } finally {
@@ -66,14 +66,20 @@ export class Answer {
     if (byId("summary").dataset.state === "running") write(byId("summary"), `Running… ${time}${rows}`);
   }
 
-  async #show(reader, { id, isCached, stopped }, time, signal) {
+  #show(reader, { id, isCached, stopped }, time) {
     const rows = reader.rows.length;
     const many = stopped ? `more than ${counted(rows, "row")}` : counted(rows, "row");
     this.#table(reader, stopped);
     this.#end("done", `${many} · ${time}`);
+    this.#place(id, isCached, `${many} · ${time}`, this.#current);
+  }
+
+  /** Adds where it ran, when the server knows: its record is written after the last row was taken. */
+  async #place(id, isCached, words, signal) {
     const place = isCached ? "from the cache" : await this.#placeOf(id);
-    const sentence = [many, time, place].filter(Boolean).join(" · ");
-    if (this.#isCurrent(signal)) this.#end("done", sentence);
+    if (!this.#isCurrent(signal)) return;
+    const sentence = place ? `${words} · ${place}` : words;
+    this.#end("done", sentence);
     this.#announce(sentence);
   }
 
@@ -120,7 +126,7 @@ export class Answer {
 /** Sends the statement and reads rows into `reader`; says the query's id and whether reading stopped before the end. */
 async function read(sql, signal, reader) {
   const headers = { "content-type": "text/plain; charset=utf-8", accept: ACCEPT };
-  const response = await fetch(at("/v1/sql"), { method: "POST", body: sql, headers, signal, cache: "no-store" });
+  const response = await fetch(at("/v1/sql"), { method: "POST", body: sql, headers, signal });
   if (!response.ok) throw await refusal(response);
   const id = response.headers.get("x-query-id");
   const isCached = /^(HIT|STALE)$/.test(response.headers.get("results-cache-status") ?? "");

@@ -57,17 +57,16 @@ const datasets = new Datasets(parts);
 const queries = new Queries(parts);
 const answer = new Answer({ announce, placeOf });
 
+/** Shows what is told, also where something else is not; fails with the first that is not. */
 async function look() {
-  const [ready, kept, views, active, recent] = await Promise.all([
-    readiness(),
-    get("/v1/datasets?status=true"),
-    get("/v1/views?status=true"),
-    listed("/v1/sql/active"),
-    listed("/v1/sql/recent"),
-  ]);
-  showReadiness(ready);
-  datasets.show(kept, views);
-  queries.show(active, recent);
+  const asked = [readiness(), get("/v1/datasets?status=true"), get("/v1/views?status=true"), listed("/v1/sql/active"), listed("/v1/sql/recent")];
+  const told = await Promise.allSettled(asked);
+  const [ready, kept, views, active, recent] = told.map(({ value }) => value);
+  if (ready) showReadiness(ready);
+  if (kept) datasets.show(kept, views ?? []);
+  if (active && recent) queries.show(active, recent);
+  const failed = told.find(({ reason }) => reason);
+  if (failed) throw failed.reason;
 }
 
 /** Where the query of this id ran, in words; nothing where the server does not say. */

@@ -9,6 +9,8 @@ const OUTCOME_MS = 20_000;
 const RESERVED = new Set(
   "all and as by case cross from full group having in inner join left limit not null offset on or order right select table union user using values where with".split(" "),
 );
+/** A fetch that takes less is not put in words: they would come and go. */
+const FETCH_MIN_SECONDS = 2;
 const BUSY = new Set(["Initializing", "Refreshing"]);
 
 /** A dataset's name as SQL reads it. */
@@ -129,7 +131,7 @@ function wordsOf(item) {
   const said = [];
   if (item.error_message) said.push(item.error_message);
   else if (kept?.reason) said.push(kept.reason);
-  if (kept?.progress) {
+  if (kept?.progress?.elapsed_seconds >= FETCH_MIN_SECONDS) {
     const { rows, bytes: size, elapsed_seconds: seconds } = kept.progress;
     said.push(`fetching: ${counted(rows, "row")}, ${bytes(size)} in ${span(seconds * 1000)}`);
   }
@@ -138,8 +140,9 @@ function wordsOf(item) {
 }
 
 function streamWords(stream) {
-  const numbers = [[stream.received_rows, "received"], [stream.repeated_rows, "repeated"], [stream.repaired_rows, "repaired"], [stream.ignored_rows, "ignored"]];
-  const rows = numbers.filter(([number], at) => number || at === 0).map(([number, word]) => `${count(number)} ${word}`);
+  const further = [[stream.repeated_rows, "repeated"], [stream.repaired_rows, "repaired"], [stream.ignored_rows, "ignored"]];
+  const rows = further.filter(([number]) => number).map(([number, word]) => `, ${count(number)} ${word}`);
   const link = stream.connected ? "follows its upstream" : "not connected to its upstream";
-  return `${link}: rows ${rows.join(", ")}${stream.reconnects ? `; ${counted(stream.reconnects, "reconnect")}` : ""}`;
+  const again = stream.reconnects ? `; ${counted(stream.reconnects, "reconnect")}` : "";
+  return `${link}: ${counted(stream.received_rows, "row")} received${rows.join("")}${again}`;
 }
