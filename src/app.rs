@@ -9,17 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpListener;
 
 use crate::acceleration::Acceleration;
-use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
+use crate::config::{BindAddress, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
 use crate::query::{Engine, Options, QueueOptions, ResultsCache};
 use crate::secrets::Secrets;
-use crate::serve;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
+use crate::serve::{self, Listener};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
@@ -44,11 +43,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where each front end is to listen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    pub http: SocketAddr,
-    pub flight: SocketAddr,
-    pub metrics: SocketAddr,
+    pub http: BindAddress,
+    pub flight: BindAddress,
+    pub metrics: BindAddress,
 }
 
 /// A listener that could not be had.
@@ -58,16 +57,16 @@ pub struct Addresses {
 )]
 pub struct BindError {
     pub front: &'static str,
-    pub address: SocketAddr,
+    pub address: BindAddress,
     #[source]
     pub source: std::io::Error,
 }
 
 /// Bound listeners, before anything is served.
 pub struct Listeners {
-    http: TcpListener,
-    flight: TcpListener,
-    metrics: TcpListener,
+    http: Listener,
+    flight: Listener,
+    metrics: Listener,
     pub addresses: Addresses,
 }
 
@@ -85,11 +84,12 @@ impl Listeners {
     }
 }
 
-async fn bind(front: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let failed = |source| BindError { front, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+async fn bind(front: &'static str, address: BindAddress) -> Result<(Listener, BindAddress), BindError> {
+    let bound = match Listener::bind(&address).await {
+        Ok(listener) => listener.address().map(|bound| (listener, bound)),
+        Err(error) => Err(error),
+    };
+    bound.map_err(|source| BindError { front, address, source })
 }
 
 /// A spicepod with its secrets resolved, its connections described and its views laid out: everything
@@ -219,7 +219,8 @@ impl App {
         let addresses = listeners.addresses;
         let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
         let door = engine.clone();
-        let options = HttpOptions { about: about(&spicepod, addresses), ..HttpOptions::default() };
+        let (about, cors) = (about(&spicepod, &addresses), spicepod.runtime.cors.clone());
+        let options = HttpOptions { about, cors, ..HttpOptions::default() };
         scope.spawn_draining("http", async move {
             serve::http::serve(listeners.http, door, options, &http).await
         });
@@ -262,7 +263,7 @@ impl Drop for App {
     }
 }
 
-fn about(spicepod: &Spicepod, addresses: Addresses) -> About {
+fn about(spicepod: &Spicepod, addresses: &Addresses) -> About {
     let Addresses { http, flight, metrics } = addresses;
     let listeners = [("http", http), ("flight", flight), ("metrics", metrics)]
         .map(|(name, address)| ListenerAbout { name, endpoint: address.to_string() });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::app::{self, Addresses, App, Listeners, Plan};
-use crate::config::{self, Spicepod};
+use crate::config::{self, BindAddress, Spicepod};
 use crate::telemetry;
 
 use super::screen::Screen;
@@ -17,12 +17,12 @@ pub(crate) struct RunArgs {
     /// A spicepod file, or a directory that holds spicepod.yaml.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Where to answer HTTP [default: 127.0.0.1:8090].
-    #[arg(long, value_name = "ADDR", value_parser = config::parse_bind_address)]
-    http: Option<SocketAddr>,
-    /// Where to answer Arrow Flight [default: 127.0.0.1:50051].
-    #[arg(long, value_name = "ADDR", value_parser = config::parse_bind_address)]
-    flight: Option<SocketAddr>,
+    /// Where to answer HTTP: an address, or unix:/path [default: 127.0.0.1:8090].
+    #[arg(long, value_name = "ADDR")]
+    http: Option<BindAddress>,
+    /// Where to answer Arrow Flight: an address, or unix:/path [default: 127.0.0.1:50051].
+    #[arg(long, value_name = "ADDR")]
+    flight: Option<BindAddress>,
     /// Where to show metrics [default: 127.0.0.1:9090].
     #[arg(long, value_name = "ADDR", value_parser = config::parse_bind_address)]
     metrics: Option<SocketAddr>,
@@ -33,11 +33,15 @@ impl RunArgs {
     fn addresses(&self, spicepod: &Spicepod) -> Addresses {
         let runtime = &spicepod.runtime;
         Addresses {
-            http: self.http.or(runtime.http_bind).unwrap_or(app::HTTP_DEFAULT),
-            flight: self.flight.or(runtime.flight_bind).unwrap_or(app::FLIGHT_DEFAULT),
-            metrics: self.metrics.or(runtime.metrics_bind).unwrap_or(app::METRICS_DEFAULT),
+            http: chosen(self.http.as_ref(), runtime.http_bind.as_ref(), app::HTTP_DEFAULT),
+            flight: chosen(self.flight.as_ref(), runtime.flight_bind.as_ref(), app::FLIGHT_DEFAULT),
+            metrics: self.metrics.or(runtime.metrics_bind).unwrap_or(app::METRICS_DEFAULT).into(),
         }
     }
+}
+
+fn chosen(argument: Option<&BindAddress>, written: Option<&BindAddress>, default: SocketAddr) -> BindAddress {
+    argument.or(written).cloned().unwrap_or(BindAddress::Tcp(default))
 }
 
 pub(super) async fn run(args: RunArgs) -> ExitCode {
@@ -61,12 +65,12 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return fail(&error.to_string()),
     };
-    if let Some(warning) = open_to_others(listeners.addresses) {
+    if let Some(warning) = open_to_others(&listeners.addresses) {
         eprintln!("{warning}");
     }
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, metrics);
-    print_addresses(&name, app.addresses);
+    print_addresses(&name, &app.addresses);
     tokio::select! {
         () = states::print(&app.engine, &mut screen) => signals.next().await,
         () = signals.next() => {}
@@ -77,7 +81,7 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
 }
 
 /// Where everything is answered; the harness of the tests and people read the same lines.
-pub(super) fn print_addresses(name: &str, addresses: Addresses) {
+pub(super) fn print_addresses(name: &str, addresses: &Addresses) {
     say!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), name);
     say!();
     say!("  http     http://{}", addresses.http);
@@ -88,9 +92,9 @@ pub(super) fn print_addresses(name: &str, addresses: Addresses) {
 
 /// What to say when others than this machine can ask SQL: there is no authentication yet. Metrics are
 /// meant to be scraped from elsewhere.
-fn open_to_others(addresses: Addresses) -> Option<String> {
-    let fronts = [("http", addresses.http), ("flight", addresses.flight)];
-    let open = fronts.iter().filter(|(_, address)| !address.ip().to_canonical().is_loopback());
+fn open_to_others(addresses: &Addresses) -> Option<String> {
+    let fronts = [("http", &addresses.http), ("flight", &addresses.flight)];
+    let open = fronts.iter().filter(|(_, address)| !address.is_local());
     let open: Vec<String> = open.map(|(front, address)| format!("{front} on {address}")).collect();
     match open.is_empty() {
         true => None,
@@ -125,7 +129,7 @@ mod tests {
     fn only_sql_beyond_this_machine_is_warned_of() {
         let said = |http: &str, flight: &str| {
             let metrics = "0.0.0.0:9090".parse().unwrap();
-            open_to_others(Addresses {
+            open_to_others(&Addresses {
                 http: http.parse().unwrap(),
                 flight: flight.parse().unwrap(),
                 metrics,

@@ -5,7 +5,7 @@
 use super::schema::{Field, Kind, Support, Zero};
 use super::text::{list, nearest, shorten};
 use super::yaml::{Key, Node, Value};
-use super::{ByteSize, Diagnostic, Duration, Span, parse_bind_address, parse_cron};
+use super::{BindAddress, ByteSize, Diagnostic, Duration, Span, parse_bind_address, parse_cron};
 
 /// Problems that are collected; a file with more is not a spicepod.
 pub(super) const PROBLEMS_MAX: usize = 1_000;
@@ -328,6 +328,9 @@ fn leaf(node: &Node, kind: &Kind) -> Result<(), Fault> {
         },
         Kind::OneOf(values) if !values.contains(&text.as_str()) => Err(not_one_of(text, values)),
         Kind::Bind => parse_bind_address(text).map(|_| ()).map_err(|error| value(error.to_string())),
+        Kind::BindOrSocket => {
+            text.parse::<BindAddress>().map(|_| ()).map_err(|error| value(error.to_string()))
+        }
         Kind::Cron => parse_cron(text).map(|_| ()).map_err(|error| value(error.to_string())),
         _ => Ok(()),
     }
@@ -354,7 +357,7 @@ fn expected(kind: &Kind) -> &'static str {
         Kind::Number => "a number",
         Kind::Duration(_) => "a duration such as `30s`",
         Kind::Size(_) => "a size such as `4MB`",
-        Kind::Bind => "an address such as `127.0.0.1:8090`",
+        Kind::Bind | Kind::BindOrSocket => "an address such as `127.0.0.1:8090`",
         Kind::Scalar => "text, a number or a boolean",
         Kind::Cron => "a cron line",
         _ => "text",

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::decode::{Decoder, known_stores};
+use super::decode::Decoder;
 use super::params::{ParamForm, ParamSpec, connector_params};
-use super::template::{Template, TemplateError};
+use super::references::{ValueError, Words, read_template};
+use super::template::Template;
 use super::text::{list, nearest, shorten};
 use super::types::{Connector, Param};
 use super::yaml::{Key, Node, Value};
@@ -44,9 +45,6 @@ pub(super) fn params(
     }
     params
 }
-
-/// A message and its help.
-type Words = (String, Option<String>);
 
 fn problem_at(subject: &str, code: &'static str, (message, help): Words, at: Span) -> Diagnostic {
     Diagnostic { code: Some(code), message: format!("{subject}: {message}"), at: Some(at), help }
@@ -95,9 +93,6 @@ fn find(key: &str, connector: Connector) -> Result<&'static ParamSpec, Words> {
     Err((message, help))
 }
 
-/// What is wrong with a value: error name, words, place.
-type ValueError = (&'static str, Words, Span);
-
 fn template(key: &Key, node: &Node, spec: &ParamSpec, stores: &[String]) -> Result<Template, ValueError> {
     let name = shorten(&key.name);
     let Value::Scalar { text, .. } = &node.value else {
@@ -112,22 +107,7 @@ fn template(key: &Key, node: &Node, spec: &ParamSpec, stores: &[String]) -> Resu
             key.at,
         ));
     }
-    let template = Template::parse(text).map_err(|error| {
-        let at = place_of(&error, node, text);
-        ("InvalidTemplate", (format!("param `{name}`: {}", error.what), Some(TEMPLATE_HELP.into())), at)
-    })?;
-    for (store, key) in template.references() {
-        if store != "secrets" && !stores.iter().any(|known| known == store) {
-            let message =
-                format!("param `{name}`: `${{{store}:{key}}}` names an unknown secret store `{store}`");
-            let near = nearest(store, stores.iter().map(String::as_str).chain(["secrets"]));
-            let help = match near {
-                Some(near) => format!("did you mean `${{{near}:{key}}}`? {}", known_stores(stores)),
-                None => known_stores(stores),
-            };
-            return Err(("UnknownSecretStore", (message, Some(help)), node.at));
-        }
-    }
+    let template = read_template(&format!("param `{name}`"), node, text, stores)?;
     let fault = match template.literal() {
         Some(literal) => form_fault(&name, literal, spec.form),
         None if spec.form == ParamForm::Duration => {
@@ -141,8 +121,6 @@ fn template(key: &Key, node: &Node, spec: &ParamSpec, stores: &[String]) -> Resu
     }
     Ok(template)
 }
-
-const TEMPLATE_HELP: &str = "a reference is `${secrets:NAME}`, or `${store:NAME}` for one store";
 
 /// What is wrong with the form of a value that holds no reference.
 fn form_fault(name: &str, literal: &str, form: ParamForm) -> Option<Words> {
@@ -163,15 +141,6 @@ fn form_fault(name: &str, literal: &str, form: ParamForm) -> Option<Words> {
             Some((message, Some(format!("expected {}", check::one_of(values)))))
         }
         ParamForm::OneOf(_) => None,
-    }
-}
-
-/// The place of a template's fault inside a plain one-line value; else the value's own place.
-fn place_of(error: &TemplateError, node: &Node, text: &str) -> Span {
-    let plain = matches!(node.value, Value::Scalar { plain: true, .. });
-    match plain && node.at.len == text.chars().count() {
-        true => Span { line: node.at.line, column: node.at.column + error.at, len: error.len },
-        false => node.at,
     }
 }
 

@@ -12,14 +12,17 @@ use crate::name::DatasetName;
 use super::acceleration::{
     Beside, read_acceleration, read_access, read_ready_state, read_schema_change, read_time_column,
 };
+use super::api_keys::read_api_keys;
 use super::check::subject;
 use super::dataset_params::params;
 use super::results_cache::read_results_cache;
 use super::text::{list, nearest, shorten};
+use super::tls::read_tls;
 use super::types::{
-    Dataset, LogLevel, Origin, QueryMemory, ResultsCache, Runtime, SecretStore, Spicepod, SpillCompression,
-    TempDirectory, View,
+    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, Spicepod, SpillCompression, TempDirectory,
+    View,
 };
+use super::web::{read_cors, read_mcp};
 use super::yaml::{Node, Value};
 use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};
 
@@ -36,8 +39,7 @@ pub(super) fn decode(root: &Node, source: Arc<SourceFile>, problems: &mut Vec<Di
     secrets.reverse();
     let datasets = decoder.datasets(root);
     let views = decoder.views(root, &directory);
-    let mut runtime = runtime(root.get("runtime"));
-    runtime.results_cache = read_results_cache(&mut decoder, root.get("runtime"));
+    let runtime = decoder.runtime(root.get("runtime"));
     Spicepod {
         name: root.get("name").and_then(Node::text).unwrap_or_default().to_owned(),
         version: root.get("version").and_then(Node::text).unwrap_or_default().to_owned(),
@@ -112,6 +114,19 @@ impl Decoder<'_> {
             }
         };
         self.problem(problem.at(from.at));
+    }
+
+    /// The sections that have something to say of themselves, and the rest.
+    fn runtime(&mut self, node: Option<&Node>) -> Runtime {
+        Runtime {
+            api_keys: read_api_keys(self, node),
+            tls: read_tls(self, node, "runtime"),
+            metrics_tls: read_tls(self, node.and_then(|node| node.get("metrics")), "runtime.metrics"),
+            cors: read_cors(self, node),
+            mcp: read_mcp(self, node),
+            results_cache: read_results_cache(self, node),
+            ..runtime(node)
+        }
     }
 
     fn datasets(&mut self, root: &Node) -> Vec<Dataset> {
@@ -229,13 +244,13 @@ pub(super) fn parsed<T: FromStr>(node: Option<&Node>, field: &str) -> Option<T> 
 
 fn runtime(node: Option<&Node>) -> Runtime {
     let section = |name: &str| node.and_then(|node| node.get(name));
-    let bind = |name: &str| parse_bind_address(section(name)?.get("bind_address")?.text()?).ok();
+    let bind = |name: &str| section(name).and_then(|node| node.get("bind_address")?.text());
     let query = section("query");
     let level = section("output_level").and_then(Node::text);
     Runtime {
-        http_bind: bind("http"),
-        flight_bind: bind("flight"),
-        metrics_bind: bind("metrics"),
+        http_bind: bind("http").and_then(|text| text.parse().ok()),
+        flight_bind: bind("flight").and_then(|text| text.parse().ok()),
+        metrics_bind: bind("metrics").and_then(|text| parse_bind_address(text).ok()),
         max_message_size: parsed(section("flight"), "max_message_size"),
         query_timeout: parsed(query, "timeout"),
         target_partitions: parsed(query, "target_partitions"),
@@ -245,8 +260,6 @@ fn runtime(node: Option<&Node>) -> Runtime {
         query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
         data_dir: section("params").and_then(|params| text(params, "data_dir")).map(PathBuf::from),
-        // Read by itself: it has advice to give.
-        results_cache: ResultsCache::default(),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),
         shutdown_timeout: parsed(node, "shutdown_timeout"),
         output_level: level.and_then(|level| match level {
@@ -255,6 +268,8 @@ fn runtime(node: Option<&Node>) -> Runtime {
             "very_verbose" => Some(LogLevel::VeryVerbose),
             _ => None,
         }),
+        // Read by themselves: see [`Decoder::runtime`].
+        ..Runtime::default()
     }
 }
 

@@ -205,9 +205,11 @@ fn is_inside_secret(text: &str, line: usize) -> bool {
             continue;
         }
         if let Some((depth, block)) = inside {
-            let item = indent(content) == depth && content.trim_start().starts_with('-');
-            let mapping = !block && content.contains(':');
-            if (indent(content) > depth || item) && !mapping {
+            let item = content.trim_start().starts_with('-');
+            let deeper = indent(content) > depth || item && indent(content) == depth;
+            // An element of a list may hold a colon: `- key:rw`.
+            let mapping = !block && !item && content.contains(':');
+            if deeper && !mapping {
                 if number + 1 == line {
                     return true;
                 }
@@ -266,9 +268,9 @@ mod tests {
 
     #[test]
     fn lines_of_a_secret_are_masked() {
-        let text = "a:\n  tls_client_key: |\n    hunter2: x\n    b\n  c: d\n  api_key:\n    hunter2\n  keys:\n  - k\n  e: f";
-        let masked: Vec<bool> = (1..=10).map(|line| is_inside_secret(text, line)).collect();
-        let expected = [false, false, true, true, false, false, true, false, true, false];
+        let text = "a:\n  tls_client_key: |\n    hunter2: x\n    b\n  c: d\n  api_key:\n    hunter2\n  keys:\n  - k\n  e: f\n  keys:\n    - k:rw\n    - j: x";
+        let masked: Vec<bool> = (1..=13).map(|line| is_inside_secret(text, line)).collect();
+        let expected = [false, false, true, true, false, false, true, false, true, false, false, true, true];
         assert_eq!(masked, expected);
     }
 

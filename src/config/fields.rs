@@ -4,8 +4,8 @@
 //! ignored, and so that a misspelling inside them is still found.
 
 use super::schema::Kind::{
-    Any, Bind, Bool, Choice, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number, OnOff, OneOf,
-    OpenFields, Params, Scalar, Size, Text, TextOrList,
+    Any, Bind, BindOrSocket, Bool, Choice, Cron, Duration, Fields, FieldsOrList, Int, List, MapOf, Number,
+    OnOff, OneOf, OpenFields, Params, Scalar, Size, Text, TextOrList,
 };
 use super::schema::{Field, Kind, Zero};
 
@@ -60,14 +60,14 @@ static RUNTIME: &[Field] = &[
     Field::built("auth", Fields(AUTH), "Who may ask."),
     Field::built("caching", Fields(CACHING), "Caches of answers."),
     Field::toggled("results_cache", RESULTS_CACHE, "The older name of `caching.sql_results`."),
-    Field::switch("tls", TLS, true, "TLS of the front ends."),
+    Field::toggled("tls", TLS, "TLS of the HTTP and Flight front ends."),
     Field::not_yet("tracing", Fields(TRACING), "Traces sent to Zipkin."),
     Field::switch("telemetry", TELEMETRY, true, "Telemetry sent outward."),
     Field::built("params", OpenFields(RUNTIME_PARAMS, &Scalar), "Free parameters of the runtime."),
     Field::switch("task_history", TASK_HISTORY, true, "The table of what was run."),
-    Field::switch("cors", CORS, false, "Which web pages may ask."),
+    Field::toggled("cors", CORS, "Which web pages may ask."),
     Field::not_yet("cpu", Fields(CPU), "Processor limits."),
-    Field::not_yet("mcp", Fields(MCP), "The Model Context Protocol front end."),
+    Field::built("mcp", Fields(MCP), "The Model Context Protocol front end."),
     Field::only(
         "ready_state",
         OneOf(&["on_load", "on_registration"]),
@@ -80,15 +80,15 @@ static RUNTIME: &[Field] = &[
 
 static HTTP: &[Field] = &[Field::built(
     "bind_address",
-    Bind,
-    "Address and port of the HTTP front end; default `127.0.0.1:8090`.",
+    BindOrSocket,
+    "Address and port of the HTTP front end, or `unix:/path` of a socket; default `127.0.0.1:8090`.",
 )];
 
 static FLIGHT: &[Field] = &[
     Field::built(
         "bind_address",
-        Bind,
-        "Address and port of the Flight front end; default `127.0.0.1:50051`.",
+        BindOrSocket,
+        "Address and port of the Flight front end, or `unix:/path` of a socket; default `127.0.0.1:50051`.",
     ),
     Field::built(
         "max_message_size",
@@ -100,11 +100,14 @@ static FLIGHT: &[Field] = &[
 ];
 
 /// The mapping form of `runtime.metrics`; its list form is [`METRIC`].
-static METRICS: &[Field] = &[Field::built(
-    "bind_address",
-    Bind,
-    "Address and port of the Prometheus endpoint; default `127.0.0.1:9090`.",
-)];
+static METRICS: &[Field] = &[
+    Field::built(
+        "bind_address",
+        Bind,
+        "Address and port of the Prometheus endpoint; default `127.0.0.1:9090`.",
+    ),
+    Field::toggled("tls", TLS, "TLS of the Prometheus endpoint; plain without, whatever `runtime.tls` says."),
+];
 
 /// The list form of `metrics`, on the runtime and on datasets.
 static METRIC: &[Field] = &[
@@ -168,13 +171,18 @@ static RUNTIME_PARAMS: &[Field] = &[
 ];
 
 static AUTH: &[Field] = &[
-    Field::switch("api-key", API_KEY, true, "API keys that clients must present."),
-    Field::switch("api_key", API_KEY, true, "Another spelling of `api-key`."),
+    Field::toggled("api-key", API_KEY, "API keys, of which clients must present one."),
+    Field::toggled("api_key", API_KEY, "Another spelling of `api-key`."),
 ];
 
 static API_KEY: &[Field] = &[
-    Field::built("enabled", Bool, "Whether keys are asked for."),
-    Field::built("keys", List(&Text), "The keys, each `key`, `key:ro` or `key:rw`."),
+    Field::built("enabled", Bool, "Whether keys are asked for; default `true`."),
+    Field::built(
+        "keys",
+        List(&Text),
+        "The keys, each `key` or `key:ro` to read, `key:rw` to write as well; better as `${secrets:NAME}`, where the \
+         secret may end so, or the reference be followed by it.",
+    ),
 ];
 
 static CACHING: &[Field] = &[
@@ -239,18 +247,18 @@ static RESULTS_CACHE: &[Field] = &[
 ];
 
 static TLS: &[Field] = &[
-    Field::built("enabled", Bool, "Whether the front ends speak TLS."),
-    Field::built("certificate", Text, "Certificate chain, PEM."),
-    Field::built("certificate_file", Text, "File of the certificate chain."),
-    Field::built("key", Text, "Private key, PEM."),
-    Field::built("key_file", Text, "File of the private key."),
+    Field::built("enabled", Bool, "Whether TLS is spoken; default `true`."),
+    Field::built("certificate", Text, "Certificate chain, PEM; may be `${secrets:NAME}`."),
+    Field::built("certificate_file", Text, "File of the certificate chain; read again when it changes."),
+    Field::built("key", Text, "Private key, PEM; better as `${secrets:NAME}`."),
+    Field::built("key_file", Text, "File of the private key; read again when it changes."),
     Field::built(
         "client_auth_mode",
         OneOf(&["none", "request", "required"]),
-        "Whether clients must present a certificate.",
+        "Whether clients present a certificate: never (default), if they have one, or always.",
     ),
-    Field::built("client_auth_ca", Text, "CA of client certificates, PEM."),
-    Field::built("client_auth_ca_file", Text, "File of that CA."),
+    Field::built("client_auth_ca", Text, "CA of client certificates, PEM; may be `${secrets:NAME}`."),
+    Field::built("client_auth_ca_file", Text, "File of that CA; read again when it changes."),
 ];
 
 static TRACING: &[Field] = &[
@@ -285,13 +293,21 @@ static TASK_HISTORY: &[Field] = &[
 ];
 
 static CORS: &[Field] = &[
-    Field::built("enabled", Bool, "Whether web pages of other origins may ask."),
-    Field::built("allowed_origins", List(&Text), "Which origins."),
+    Field::built("enabled", Bool, "Whether web pages of other origins may ask; default `false`."),
+    Field::built(
+        "allowed_origins",
+        List(&Text),
+        "Which origins, such as `https://app.example.com`; default `*`, which is all.",
+    ),
 ];
 
 static CPU: &[Field] = &[Field::built("cores", Number, "How many cores are used.")];
 
-static MCP: &[Field] = &[Field::built("allowed_hosts", List(&Text), "Host names under which it answers.")];
+static MCP: &[Field] = &[Field::built(
+    "allowed_hosts",
+    List(&Text),
+    "Hosts under which it answers, with or without a port; default `localhost`, `127.0.0.1` and `::1`.",
+)];
 
 static SECRET_STORE: &[Field] = &[
     Field::required("from", Text, "Kind of store; `env` reads the environment and `.env` files."),

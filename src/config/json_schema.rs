@@ -52,7 +52,7 @@ fn property(field: &Field) -> Value {
 /// The schema of one kind, without a description.
 fn kind(kind: &Kind) -> Map<String, Value> {
     let schema = match kind {
-        Kind::Text | Kind::Bind | Kind::Cron => json!({"type": "string"}),
+        Kind::Text | Kind::Bind | Kind::BindOrSocket | Kind::Cron => json!({"type": "string"}),
         Kind::Bool => json!({"type": "boolean"}),
         Kind::OnOff => json!({"enum": ["on", "off", true, false]}),
         Kind::Int(least) => json!({"type": "integer", "minimum": least}),

@@ -3,6 +3,7 @@
 //! Reads files, holds no live object, knows no tokio, tonic or arrow. Secrets stay templates here.
 
 mod acceleration;
+mod api_keys;
 mod bind;
 mod bytesize;
 mod check;
@@ -17,12 +18,15 @@ pub(crate) mod file;
 mod json_schema;
 mod origin;
 mod params;
+mod references;
 mod results_cache;
 mod schema;
 mod template;
 mod text;
+mod tls;
 mod types;
 mod view_sql;
+mod web;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +37,8 @@ pub use acceleration::{
     Refresh, RefreshMode, Retention, Retry, Schedule, SchemaChange, StreamRetention, TimeColumn, TimeFormat,
     ZeroResults,
 };
-pub use bind::{BindError, parse_bind_address};
+pub use api_keys::{ApiKey, KeyFault, KeyRights};
+pub use bind::{BindAddress, BindError, parse_bind_address};
 pub use bytesize::{ByteSize, ByteSizeError};
 pub use cron::{CronError, parse_cron};
 pub use diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Warnings};
@@ -41,10 +46,12 @@ pub use duration::{Duration, DurationError};
 pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
+pub use tls::{ClientAuth, Pem, PemSource, Tls};
 pub use types::{
     CacheKeyType, Connector, Dataset, Eviction, LogLevel, Origin, Param, QueryMemory, ResultsCache, Runtime,
     SecretStore, Spicepod, SpillCompression, TempDirectory, View,
 };
+pub use web::{Cors, Mcp};
 
 /// Bytes of a spicepod; a large one has a few ten thousand.
 const SPICEPOD_BYTES_MAX: u64 = 4 << 20;

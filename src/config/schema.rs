@@ -37,6 +37,8 @@ pub(super) enum Kind {
     },
     /// `address:port` to listen on.
     Bind,
+    /// The same, or `unix:/path`.
+    BindOrSocket,
     /// Text, a number or a boolean.
     Scalar,
     /// See [`super::parse_cron`].

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod access;
+
 const HEAD: &str = "version: v1\nkind: Spicepod\nname: t\n";
 
 const GOOD: &str = r"version: v1
@@ -185,8 +187,8 @@ fn bad_durations_and_sizes() {
 #[test]
 fn not_supported_yet() {
     insta::assert_snapshot!(said(
-        "runtime:\n  tls:\n    enabled: true\n    certificate_fil: x\n  metrics:\n    - name: m\n  \
-         cors: {enabled: true}\nsecrets:\n  - {from: 'kubernetes:s', name: k}\nmodels:\n  - a\ndatasets:\n  \
+        "runtime:\n  task_history:\n    enabled: true\n    captured_outptu: x\n  metrics:\n    - name: m\n  \
+         telemetry: {enabled: true}\nsecrets:\n  - {from: 'kubernetes:s', name: k}\nmodels:\n  - a\ndatasets:\n  \
          - from: t\n    name: t\n    mode: read\n    access: read_write\n    time_column: at\n    acceleration:\n      \
          refresh_mode: apend\n      refresh_check_interval: 30s\n      refresh_cron: '0 * * * *'\n"
     ));

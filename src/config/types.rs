@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::name::DatasetName;
 
 use super::{
-    Acceleration, Access, ByteSize, Diagnostic, Diagnostics, Duration, ReadyState, SchemaChange, SourceFile,
-    Span, Template, TimeColumn, Warnings,
+    Acceleration, Access, ApiKey, BindAddress, ByteSize, Cors, Diagnostic, Diagnostics, Duration, Mcp,
+    ReadyState, SchemaChange, SourceFile, Span, Template, TimeColumn, Tls, Warnings,
 };
 
 /// A whole spicepod, checked.
@@ -45,9 +45,17 @@ impl Spicepod {
 /// The process-wide settings; `None` means that the default, or the command line, decides.
 #[derive(Debug, Default)]
 pub struct Runtime {
-    pub http_bind: Option<SocketAddr>,
-    pub flight_bind: Option<SocketAddr>,
+    pub http_bind: Option<BindAddress>,
+    pub flight_bind: Option<BindAddress>,
     pub metrics_bind: Option<SocketAddr>,
+    /// `runtime.auth.api-key`: without any, everybody may ask.
+    pub api_keys: Vec<ApiKey>,
+    /// `runtime.tls`: of the HTTP and Flight listeners.
+    pub tls: Option<Tls>,
+    /// `runtime.metrics.tls`.
+    pub metrics_tls: Option<Tls>,
+    pub cors: Cors,
+    pub mcp: Mcp,
     /// `runtime.flight.max_message_size`: inbound gRPC messages.
     pub max_message_size: Option<ByteSize>,
     /// `runtime.query.timeout`.

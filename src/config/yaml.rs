@@ -93,6 +93,11 @@ impl Node {
         self.entries().iter().find(|(key, node)| key.name == name && !node.is_null()).map(|(k, n)| (k, n))
     }
 
+    /// The entry of a mapping with its key, be it null: a section that is there, and empty.
+    pub(super) fn section(&self, name: &str) -> Option<(&Key, &Node)> {
+        self.entries().iter().find(|(key, _)| key.name == name).map(|(key, node)| (key, node))
+    }
+
     /// The entries of a mapping; none for any other node.
     pub(super) fn entries(&self) -> &[(Key, Node)] {
         match &self.value {

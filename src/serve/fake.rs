@@ -15,7 +15,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Door;
 use crate::name::QueryId;
-use crate::query::{Answer, DatasetState, DatasetStatus, Publication, QueryError, Request, SubscribeError};
+use crate::query::{
+    Answer, Caller, CancelError, DatasetState, DatasetStatus, Publication, QueryError, QueryRecord, QueryRef,
+    Request, SubscribeError,
+};
 use crate::task::Scope;
 use crate::upstream::{ErrorKind, Step, UpstreamError};
 
@@ -28,6 +31,8 @@ pub(super) struct Fake {
     scripts: HashMap<String, Script>,
     pub(super) datasets: Vec<DatasetStatus>,
     publications: Vec<Arc<Publication>>,
+    /// Those with an outcome have ended.
+    queries: Vec<QueryRecord>,
 }
 
 impl Fake {
@@ -49,6 +54,12 @@ impl Fake {
     /// A dataset that can be subscribed to.
     pub(super) fn publishing(mut self, publication: &Arc<Publication>) -> Self {
         self.publications.push(Arc::clone(publication));
+        self
+    }
+
+    /// Queries that run or have run.
+    pub(super) fn asked(mut self, queries: Vec<QueryRecord>) -> Self {
+        self.queries = queries;
         self
     }
 
@@ -113,12 +124,15 @@ pub(super) async fn bind() -> (TcpListener, SocketAddr) {
 
 /// The door over HTTP; it is served until the scope is dropped or cancelled.
 pub(super) async fn http(door: Fake) -> (String, Scope) {
+    http_with(door, super::http::HttpOptions::default()).await
+}
+
+/// The same with these options.
+pub(super) async fn http_with(door: Fake, options: super::http::HttpOptions) -> (String, Scope) {
     let (listener, address) = bind().await;
     let scope = Scope::new();
     let serving = scope.clone();
-    scope.spawn_draining("http", async move {
-        super::http::serve(listener, door, super::http::HttpOptions::default(), &serving).await
-    });
+    scope.spawn_draining("http", async move { super::http::serve(listener, door, options, &serving).await });
     (format!("http://{address}"), scope)
 }
 
@@ -160,5 +174,21 @@ impl Door for Fake {
         let name = path.join(".");
         let found = self.publications.iter().find(|known| known.dataset().to_string() == name);
         found.cloned().ok_or(SubscribeError::Unknown(name))
+    }
+
+    fn running_queries(&self, caller: &Caller) -> Vec<QueryRecord> {
+        let seen = |query: &&QueryRecord| query.outcome.is_none() && caller.commands(&query.principal);
+        self.queries.iter().filter(seen).cloned().collect()
+    }
+
+    fn ended_queries(&self, caller: &Caller) -> Vec<QueryRecord> {
+        let seen = |query: &&QueryRecord| query.outcome.is_some() && caller.commands(&query.principal);
+        self.queries.iter().filter(seen).cloned().collect()
+    }
+
+    fn cancel(&self, which: QueryRef, caller: &Caller) -> Result<(), CancelError> {
+        let is_meant = |query: &&QueryRecord| query.outcome.is_none() && which == QueryRef::Id(query.id);
+        let found = self.queries.iter().find(is_meant).ok_or(CancelError::Unknown)?;
+        if caller.commands(&found.principal) { Ok(()) } else { Err(CancelError::Forbidden) }
     }
 }

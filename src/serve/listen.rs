@@ -18,7 +18,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::socket::{Listener, Stream};
 use super::stall::Hasty;
 use crate::task::Scope;
 
@@ -79,7 +79,7 @@ where
 /// Serves connections until the scope is cancelled; then accepts no more and returns when every
 /// request in flight has its answer.
 pub(super) async fn serve<S, B>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     protocol: Protocol,
     tls: Option<Arc<ServerConfig>>,
     service: S,
@@ -92,6 +92,7 @@ pub(super) async fn serve<S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    let listener = listener.into();
     let token = scope.token();
     let open = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -113,14 +114,14 @@ pub(super) async fn serve<S, B>(
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     permits: &Arc<Semaphore>,
-) -> (Option<tokio::sync::OwnedSemaphorePermit>, TcpStream) {
+) -> (Option<tokio::sync::OwnedSemaphorePermit>, Stream) {
     // The semaphore is never closed, so there is always a permit.
     let permit = Arc::clone(permits).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _peer)) => return (permit, stream),
+            Ok(stream) => return (permit, stream),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -145,7 +146,7 @@ fn builder(protocol: Protocol, scope: &Scope) -> auto::Builder<ScopeExecutor> {
 }
 
 async fn connection<S, B>(
-    stream: TcpStream,
+    stream: Stream,
     acceptor: Option<TlsAcceptor>,
     builder: auto::Builder<ScopeExecutor>,
     service: S,
@@ -159,7 +160,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    stream.set_nodelay(true)?;
+    stream.hurry()?;
     let Some(spoke) = token.run_until_cancelled(first_byte(&stream)).await else { return Ok(()) };
     spoke?;
     let stream = Hasty::new(stream, STALL_TIMEOUT);
@@ -173,9 +174,8 @@ where
 }
 
 /// Waits until the client has sent anything: hyper's own timers start only then.
-async fn first_byte(stream: &TcpStream) -> io::Result<()> {
-    tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut [0])).await??;
-    Ok(())
+async fn first_byte(stream: &Stream) -> io::Result<()> {
+    tokio::time::timeout(HEAD_TIMEOUT, stream.first_byte()).await?
 }
 
 async fn requests<I, S, B>(

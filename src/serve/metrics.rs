@@ -3,9 +3,9 @@
 use ::http::header::CONTENT_TYPE;
 use axum::Router;
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 use super::listen::{self, Protocol};
+use super::socket::Listener;
 use crate::task::Scope;
 use crate::telemetry::Render;
 
@@ -13,7 +13,7 @@ use crate::telemetry::Render;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves metrics until the scope is cancelled and requests in flight have their answers.
-pub async fn serve(listener: TcpListener, render: Render, scope: &Scope) {
+pub async fn serve(listener: impl Into<Listener>, render: Render, scope: &Scope) {
     let metrics = move || {
         let text = render();
         async move { ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text) }

@@ -6,6 +6,7 @@
 mod access;
 mod caching;
 mod listen;
+mod socket;
 mod stall;
 mod status;
 mod wire;
@@ -25,6 +26,7 @@ use crate::query::{
 };
 
 pub use access::{Access, ApiKey};
+pub use socket::Listener;
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {

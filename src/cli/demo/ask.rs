@@ -78,7 +78,7 @@ const GROW_POLL: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The first query that fails.
-pub(super) async fn all(addresses: Addresses) -> Result<(), Failure> {
+pub(super) async fn all(addresses: &Addresses) -> Result<(), Failure> {
     for (at, (title, front, sql)) in QUERIES.iter().enumerate() {
         say!("{}. {title}\n", at + 1);
         say!("{}\n", indented(sql));
@@ -104,7 +104,7 @@ pub(super) async fn all(addresses: Addresses) -> Result<(), Failure> {
 ///
 /// # Errors
 /// What is kept here is not answered, or what is not kept is.
-pub(super) async fn without_upstream(addresses: Addresses) -> Result<(), Failure> {
+pub(super) async fn without_upstream(addresses: &Addresses) -> Result<(), Failure> {
     say!("{}. The upstream is stopped: what is kept here is answered all the same\n", QUERIES.len() + 2);
     say!("{}\n", indented(KEPT));
     say!("{}\n", indented(over_http(addresses, KEPT).await?.trim_end()));
@@ -123,7 +123,7 @@ pub(super) async fn without_upstream(addresses: Addresses) -> Result<(), Failure
 ///
 /// # Errors
 /// The table is not answered, or does not grow.
-pub(super) async fn growing(addresses: Addresses) -> Result<(), Failure> {
+pub(super) async fn growing(addresses: &Addresses) -> Result<(), Failure> {
     say!("{}. A dataset that is followed as it grows (refresh_mode: append)\n", QUERIES.len() + 1);
     say!("{}\n", indented(HELD));
     let (first, begun) = (held(addresses).await?, Instant::now());
@@ -139,7 +139,7 @@ pub(super) async fn growing(addresses: Addresses) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The stream does not go on after the `before` rows that were held.
-pub(super) async fn caught_up(addresses: Addresses, before: i64) -> Result<(), Failure> {
+pub(super) async fn caught_up(addresses: &Addresses, before: i64) -> Result<(), Failure> {
     held_beyond(addresses, before).await?;
     say!("   So is the stream of readings, which goes on where it was:\n");
     say!("{}\n", indented(IS_WHOLE));
@@ -151,14 +151,14 @@ pub(super) async fn caught_up(addresses: Addresses, before: i64) -> Result<(), F
 ///
 /// # Errors
 /// They are not answered.
-pub(super) async fn held(addresses: Addresses) -> Result<i64, Failure> {
+pub(super) async fn held(addresses: &Addresses) -> Result<i64, Failure> {
     let batches = over_flight(addresses, HELD).await?;
     let batch = batches.iter().find(|batch| batch.num_rows() == 1).ok_or("no count was answered")?;
     Ok(batch.column(0).as_primitive::<Int64Type>().value(0))
 }
 
 /// Waits until more than `rows` are held.
-async fn held_beyond(addresses: Addresses, rows: i64) -> Result<i64, Failure> {
+async fn held_beyond(addresses: &Addresses, rows: i64) -> Result<i64, Failure> {
     let begun = Instant::now();
     loop {
         let now = held(addresses).await?;
@@ -172,7 +172,7 @@ async fn held_beyond(addresses: Addresses, rows: i64) -> Result<i64, Failure> {
     }
 }
 
-async fn over_http(addresses: Addresses, sql: &str) -> Result<String, Failure> {
+async fn over_http(addresses: &Addresses, sql: &str) -> Result<String, Failure> {
     let request = Request::post(format!("http://{}/v1/sql", addresses.http))
         .header("accept", "text/plain")
         .body(Full::new(Bytes::from(sql.to_owned())))?;
@@ -181,14 +181,14 @@ async fn over_http(addresses: Addresses, sql: &str) -> Result<String, Failure> {
     if status.is_success() { Ok(text) } else { Err(text.into()) }
 }
 
-async fn over_flight(addresses: Addresses, sql: &str) -> Result<Vec<RecordBatch>, Failure> {
+async fn over_flight(addresses: &Addresses, sql: &str) -> Result<Vec<RecordBatch>, Failure> {
     let endpoint = format!("http://{}", addresses.flight).parse()?;
     let sidecar = Pool::new().connect(&Target::for_endpoint(endpoint, None, None)?)?;
     Ok(sidecar.query(sql).await?.batches.try_collect().await?)
 }
 
 /// The SQL that a statement sends upstream, read from EXPLAIN.
-async fn sent_upstream(addresses: Addresses, sql: &str) -> Result<Vec<String>, Failure> {
+async fn sent_upstream(addresses: &Addresses, sql: &str) -> Result<Vec<String>, Failure> {
     let plan = over_flight(addresses, &format!("EXPLAIN {sql}")).await?;
     let text = pretty(&plan)?;
     let mut sent = Vec::new();

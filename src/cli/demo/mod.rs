@@ -93,12 +93,12 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let listeners = Listeners::bind(free_addresses().await).await?;
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, telemetry::init_metrics()?);
-    print_addresses(&name, app.addresses);
+    print_addresses(&name, &app.addresses);
     wait_ready(&app).await?;
-    ask::all(app.addresses).await?;
-    ask::growing(app.addresses).await?;
+    ask::all(&app.addresses).await?;
+    ask::growing(&app.addresses).await?;
     let demo = outage(Demo { app, upstream, endpoint, dir }, args.scale).await?;
-    print_commands(demo.app.addresses);
+    print_commands(&demo.app.addresses);
     Ok(demo)
 }
 
@@ -161,9 +161,9 @@ fn write_spicepod(dir: &Path, endpoint: &str) -> Result<std::path::PathBuf, Fail
 /// The usual ports, or free ones where they are taken.
 async fn free_addresses() -> Addresses {
     Addresses {
-        http: or_free(app::HTTP_DEFAULT).await,
-        flight: or_free(app::FLIGHT_DEFAULT).await,
-        metrics: or_free(app::METRICS_DEFAULT).await,
+        http: or_free(app::HTTP_DEFAULT).await.into(),
+        flight: or_free(app::FLIGHT_DEFAULT).await.into(),
+        metrics: or_free(app::METRICS_DEFAULT).await.into(),
     }
 }
 
@@ -192,17 +192,17 @@ async fn wait_ready(app: &App) -> Result<(), Failure> {
 
 /// Stops the upstream, asks what is kept here and what is not, and starts it again where it was.
 async fn outage(mut demo: Demo, scale: f64) -> Result<Demo, Failure> {
-    let held = ask::held(demo.app.addresses).await?;
+    let held = ask::held(&demo.app.addresses).await?;
     demo.upstream.kill().await?;
-    ask::without_upstream(demo.app.addresses).await?;
+    ask::without_upstream(&demo.app.addresses).await?;
     let (upstream, endpoint) = start_upstream(demo.dir.path(), scale, Some(&demo.endpoint)).await?;
     states::wait_ready(&demo.app.engine, &mut Screen::new(), READY_MAX).await?;
     say!("   The upstream is back, and orders with it.\n");
-    ask::caught_up(demo.app.addresses, held).await?;
+    ask::caught_up(&demo.app.addresses, held).await?;
     Ok(Demo { upstream, endpoint, ..demo })
 }
 
-fn print_commands(addresses: Addresses) {
+fn print_commands(addresses: &Addresses) {
     let Addresses { http, flight, metrics } = addresses;
     say!("Try, in another terminal:\n");
     say!("  curl -X POST http://{http}/v1/sql -d 'SELECT * FROM nation LIMIT 3'");

@@ -12,7 +12,6 @@ mod service;
 use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -20,6 +19,7 @@ use tonic::service::Routes;
 use super::Door;
 use super::access::{self, Access};
 use super::listen::{self, Protocol};
+use super::socket::Listener;
 use super::wire;
 use crate::task::Scope;
 use exchange::Exchanges;
@@ -42,7 +42,7 @@ pub struct FlightOptions {
 }
 
 /// Serves Flight until the scope is cancelled and calls in flight have their answers.
-pub async fn serve(listener: TcpListener, door: impl Door, options: FlightOptions, scope: &Scope) {
+pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: FlightOptions, scope: &Scope) {
     let (exchanges, puts) = (Exchanges::new(scope.clone()), Puts::new(scope.clone()));
     let service = Service::new(door, options.access.clone(), exchanges, puts);
     let flight = FlightServiceServer::new(service)

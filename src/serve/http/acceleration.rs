@@ -2,14 +2,15 @@
 //! acceptance leaves at once.
 
 use ::http::StatusCode;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::body::Bodies;
 use super::error::Refusal;
-use super::extract::{self, Named};
+use super::extract::Named;
 use super::may_write;
 use crate::config::Duration;
 use crate::query::{Ask, AskError, AskMode};
@@ -71,15 +72,17 @@ pub(super) struct Change {
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is larger than 128 KiB"),
         (status = 429, description = "As many refreshes wait as may"),
+        (status = 503, description = "There is no room for the body: `Retry-After` says when to try"),
     )
 )]
 pub(super) async fn refresh<D: Door>(
     State(door): State<D>,
+    Extension(bodies): Extension<Bodies>,
     identity: Identity,
     Named(dataset): Named,
     body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), Refusal> {
-    let ask = wish(&extract::body(body, BODY_BYTES_MAX).await?)?;
+    let ask = wish(&bodies.read(body, BODY_BYTES_MAX).await?.bytes)?;
     // Other rows than the spicepod's would be everybody's.
     if ask.sql.is_some() {
         may_write(&identity)?;
@@ -104,16 +107,18 @@ pub(super) async fn refresh<D: Door>(
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is larger than 128 KiB"),
         (status = 429, description = "As many refreshes wait as may"),
+        (status = 503, description = "There is no room for the body: `Retry-After` says when to try"),
     )
 )]
 pub(super) async fn change<D: Door>(
     State(door): State<D>,
+    Extension(bodies): Extension<Bodies>,
     identity: Identity,
     Named(dataset): Named,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
     may_write(&identity)?;
-    let body = extract::body(body, BODY_BYTES_MAX).await?;
+    let body = bodies.read(body, BODY_BYTES_MAX).await?.bytes;
     let Change { refresh_sql } = serde_json::from_slice(&body).map_err(unparsable)?;
     door.set_refresh_sql(&dataset, refresh_sql)?;
     Ok(StatusCode::OK)

@@ -161,7 +161,9 @@ mod tests {
         for accept in ["application/json", "text/csv, application/problem+json;q=0.1", "application/*"] {
             assert!(takes(accept), "{accept}");
         }
-        for accept in ["*/*", "text/csv", "application/json;q=0", "text/json", "application/vnd.apache.arrow.stream"] {
+        for accept in
+            ["*/*", "text/csv", "application/json;q=0", "text/json", "application/vnd.apache.arrow.stream"]
+        {
             assert!(!takes(accept), "{accept}");
         }
         assert!(!takes_json(&HeaderMap::new()));

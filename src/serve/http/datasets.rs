@@ -119,10 +119,8 @@ impl ItemError {
     }
 }
 
-const DATASETS: Csv<Item> = Csv {
-    columns: &["from", "name", "replication_enabled", "acceleration_enabled"],
-    fields: Item::fields,
-};
+const DATASETS: Csv<Item> =
+    Csv { columns: &["from", "name", "replication_enabled", "acceleration_enabled"], fields: Item::fields };
 
 const DATASETS_WITH_STATE: Csv<Item> = Csv {
     columns: &["from", "name", "replication_enabled", "acceleration_enabled", "status", "error_message"],
@@ -198,7 +196,8 @@ pub(super) async fn views<D: Door>(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let listed = door.datasets().into_iter().filter(|dataset| dataset.is_view);
-    let items = listed.map(|view| ViewItem { name: view.name.to_string(), state: state(&view, params.status) });
+    let items =
+        listed.map(|view| ViewItem { name: view.name.to_string(), state: state(&view, params.status) });
     let csv = if params.status { VIEWS_WITH_STATE } else { VIEWS };
     listing::answer(&items.collect::<Vec<_>>(), &csv, params.format, &headers)
 }

@@ -57,10 +57,7 @@ pub(super) async fn page(Extension(docs): Extension<Docs>) -> Result<Response, R
     shown(&docs, "index.html")
 }
 
-pub(super) async fn file(
-    Extension(docs): Extension<Docs>,
-    Named(file): Named,
-) -> Result<Response, Refusal> {
+pub(super) async fn file(Extension(docs): Extension<Docs>, Named(file): Named) -> Result<Response, Refusal> {
     shown(&docs, &file)
 }
 

@@ -54,6 +54,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// The same, of a request that may succeed soon.
+    pub(super) fn passing(self) -> Self {
+        Self { passes: true, ..self }
+    }
+
     /// Writes itself into the `response` that it was turned into.
     pub(super) fn told(self, response: Response, as_json: bool, request_id: &HeaderValue) -> Response {
         let (content_type, text) = match as_json {

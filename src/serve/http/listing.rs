@@ -61,7 +61,8 @@ fn chosen(format: Option<ListFormat>, headers: &HeaderMap) -> Result<ListFormat,
         (None, Some(Format::Csv)) => Ok(ListFormat::Csv),
         (None, Some(_)) => Ok(ListFormat::Json),
         (None, None) => {
-            let message = "none of the accepted types can be answered: there is application/json and text/csv";
+            let message =
+                "none of the accepted types can be answered: there is application/json and text/csv";
             Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message))
         }
     }

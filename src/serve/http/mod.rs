@@ -22,6 +22,7 @@ mod sql;
 mod accept;
 mod arrow_stream;
 mod asked;
+mod body;
 mod caching;
 mod encode;
 mod envelope;
@@ -40,12 +41,13 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
+use super::socket::Listener;
+use crate::config::Cors;
 use crate::task::Scope;
 use api::Api;
 use error::Refusal;
@@ -55,7 +57,6 @@ pub(crate) use accept::Format;
 pub(crate) use encode::Encoder as RowWriter;
 
 pub use about::{About, ListenerAbout, SpicepodAbout};
-pub use cors::Cors;
 
 /// Names the query in its answer.
 const QUERY_ID: HeaderName = HeaderName::from_static("x-query-id");
@@ -70,13 +71,13 @@ pub struct HttpOptions {
     pub tls: Option<Arc<ServerConfig>>,
     /// Who may ask.
     pub access: Access,
-    /// Which pages of other origins may ask; none where it is absent.
-    pub cors: Option<Cors>,
+    /// Which pages of other origins may ask; none where that is off.
+    pub cors: Cors,
     pub about: About,
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
-pub async fn serve(listener: TcpListener, door: impl Door, options: HttpOptions, scope: &Scope) {
+pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: HttpOptions, scope: &Scope) {
     let tls = options.tls.clone();
     let router = router(door, options, scope);
     listen::serve(listener, Protocol::Http, tls, router, scope).await;
@@ -115,12 +116,13 @@ fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(process))
+        .layer(Extension(body::Bodies::default()))
         .layer(Extension(docs::Docs::new(&document)))
         .layer(middleware::from_fn_with_state(options.access, guard))
         .layer(compress::layer());
-    let shared = match &options.cors {
-        // Before the guard: a browser asks whether it may show its key without showing it.
-        Some(cors) => guarded.layer(cors.layer()),
+    // Before the guard: a browser asks whether it may show its key without showing it.
+    let shared = match cors::layer(&options.cors) {
+        Some(cors) => guarded.layer(cors),
         None => guarded,
     };
     shared.layer(middleware::from_fn(outer::around)).with_state(door)

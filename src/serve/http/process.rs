@@ -75,10 +75,8 @@ pub(super) struct ListenerItem {
     status: &'static str,
 }
 
-const CATALOGS: Csv<CatalogItem> = Csv {
-    columns: &["from", "name"],
-    fields: |item| vec![item.from.to_owned(), item.name.to_owned()],
-};
+const CATALOGS: Csv<CatalogItem> =
+    Csv { columns: &["from", "name"], fields: |item| vec![item.from.to_owned(), item.name.to_owned()] };
 
 const SPICEPODS: Csv<SpicepodItem> = Csv {
     columns: &["name", "version", "datasets_count", "views_count"],

@@ -5,6 +5,7 @@
 
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -14,11 +15,12 @@ use futures::stream::{self, Stream, StreamExt};
 
 use super::accept;
 use super::asked::{self, SqlRequest};
+use super::body::Bodies;
 use super::envelope::SqlAnswer;
 use super::error::Refusal;
 use super::outer::REQUEST_ID;
 use super::outgoing;
-use super::{QUERY_ID, caching, extract};
+use super::{QUERY_ID, caching};
 use crate::query::{Protocol, QueryError, Request};
 use crate::serve::Door;
 use crate::serve::access::Identity;
@@ -57,7 +59,8 @@ const WHOLE_BYTES_MAX: usize = 64 * 1024;
         (status = 429, description = "As many queries run and wait as may, or there is no memory left for this one"),
         (status = 499, description = "Somebody cancelled the query"),
         (status = 502, description = "An upstream refused sidewing, or broke the protocol"),
-        (status = 503, description = "A dataset is not ready, or its upstream is away: `Retry-After` says when to try"),
+        (status = 503, description = "A dataset is not ready, its upstream is away, or there is no room for the body: \
+            `Retry-After` says when to try"),
         (status = 504, description = "The query, its turn, or its upstream took too long; or nothing is cached and the \
             request wants nothing else"),
         (status = 507, description = "There is no room for the query's temporary files"),
@@ -65,16 +68,20 @@ const WHOLE_BYTES_MAX: usize = 64 * 1024;
 )]
 pub(super) async fn answer<D: Door>(
     State(door): State<D>,
+    Extension(bodies): Extension<Bodies>,
     identity: Identity,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     let format = accept::negotiate(&headers).ok_or_else(not_acceptable)?;
     let cache = caching::wishes(&headers)?;
-    let body = extract::body(body, BODY_BYTES_MAX).await?;
+    // It takes its room until the query has had its turn.
+    let body = bodies.read(body, BODY_BYTES_MAX).await?;
     let principal = identity.caller.principal;
-    let request = Request { cache, principal, protocol: Protocol::Http, ..asked::decode(&headers, &body)? };
+    let request =
+        Request { cache, principal, protocol: Protocol::Http, ..asked::decode(&headers, &body.bytes)? };
     let answer = door.run(request).await?;
+    drop(body);
     let (id, cached) = (answer.id.to_string(), answer.cached.clone());
     let body = begun(outgoing::pieces(answer, format)?, headers.get(REQUEST_ID).cloned()).await?;
     let mut response = Response::new(body);

@@ -7,3 +7,4 @@ mod tools;
 
 mod console;
 mod pyarrow;
+mod schemathesis;
