@@ -2,150 +2,21 @@
 
 Usage: console.py CHROMIUM CHROMEDRIVER URL STEPS [ARGS]
 
-STEPS names a function below. A line `do: WORDS` asks the test to do something; it answers with a line when it is done.
+STEPS names a function below. A line `do: WORDS` asks the test to do something; a line answers when it is done.
 """
 
 import json
 import re
 import sys
-import tempfile
 import time
 
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-WAIT_MAX = 45
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync --hide-scrollbars --disable-lcd-text --no-proxy-server""".split()
-ENTER = Keys.CONTROL, Keys.ENTER
+from page import Page
 
 # More rows than the page reads.
 MANY = "SELECT l.l_orderkey, l.l_comment FROM lineitem AS l CROSS JOIN region"
-
-
-class Page:
-    """The console in a browser of its own."""
-
-    def __init__(self, chromium: str, driver: str, url: str) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        self.profile = tempfile.TemporaryDirectory(prefix="sidewing-console-", ignore_cleanup_errors=True)
-        for flag in [*FLAGS, f"--user-data-dir={self.profile.name}", "--window-size=1280,800"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        self.url = url
-
-    def __enter__(self) -> "Page":
-        self.look()
-        self.browser.get(self.url)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.browser.quit()
-        self.profile.cleanup()
-
-    def look(self, width: int = 1280, height: int = 800, scheme: str = "light", scale: float = 1) -> None:
-        """Another size, another colour scheme."""
-        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def js(self, script: str, *args: object) -> object:
-        return self.browser.execute_script(script, *args)
-
-    def find(self, css: str):
-        return self.browser.find_element(By.CSS_SELECTOR, css)
-
-    def text(self, css: str) -> str:
-        return self.js("return document.querySelector(arguments[0])?.innerText ?? ''", css).strip()
-
-    def wait(self, what: str, done):
-        """The first true answer of `done`."""
-        until = time.monotonic() + WAIT_MAX
-        while not (found := done()):
-            if time.monotonic() > until:
-                sys.exit(f"waited for: {what}\n{self.js('return document.body.innerText')}\n{self.told()}")
-            time.sleep(0.05)
-        return found
-
-    def keys(self, *keys: str) -> None:
-        """Keys for whatever has the focus."""
-        webdriver.ActionChains(self.browser).send_keys(*keys).perform()
-
-    def write(self, sql: str) -> None:
-        area = self.find("#sql")
-        area.clear()
-        area.send_keys(sql)
-
-    def start(self, sql: str) -> None:
-        self.write(sql)
-        self.find("#sql").send_keys(*ENTER)
-
-    def ended(self) -> str:
-        return self.wait("the end of a statement", lambda: self.state() != "running" and self.text("#summary"))
-
-    def state(self) -> str:
-        return self.find("#summary").get_attribute("data-state")
-
-    def run(self, sql: str) -> list[list[str]]:
-        """The rows that the page shows, once it says where the statement ran."""
-        self.start(sql)
-        if self.ended() and self.state() == "done":
-            self.wait("where it ran", lambda: self.text("#summary").count("·") == 2)
-        return self.rows()
-
-    def rows(self) -> list[list[str]]:
-        script = "return [...document.querySelectorAll('#rows tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
-        return self.js(script)
-
-    def press(self, css: str) -> None:
-        """A click where an element is, which may move with those around it."""
-        self.js("const e = document.querySelector(arguments[0]); e.focus(); e.click()", css)
-
-    def dataset(self, name: str) -> dict:
-        script = """for (const body of document.querySelectorAll('#datasets tbody'))
-          if (body.querySelector('.name').textContent === arguments[0]) return {
-            state: body.querySelector('.state').innerText.trim(),
-            figures: [...body.querySelectorAll('td[data-label]')].map((cell) => cell.textContent),
-            words: body.querySelector('.words').innerText.trim() };"""
-        return self.js(script, name) or {"state": "", "figures": [], "words": ""}
-
-    def in_state(self, name: str, state: str) -> dict:
-        def told() -> dict | None:
-            dataset = self.dataset(name)
-            return dataset if dataset["state"] == state else None
-
-        return self.wait(f"{name} is {state}", told)
-
-    def queries(self) -> list[dict]:
-        script = """return [...document.querySelectorAll('#queries-body tr')].map((row) => ({
-          where: row.cells[0].innerText.trim(), rows: row.cells[2].innerText.trim(),
-          sql: row.querySelector('.statement').textContent, error: row.querySelector('.error').textContent }));"""
-        return self.js(script)
-
-    def query(self, sql: str) -> dict:
-        """The record of a statement that ended."""
-        found = lambda: [q for q in self.queries() if q["sql"] == sql and q["where"] != "running"]
-        return self.wait(f"the record of {sql}", found)[0]
-
-    def focused(self) -> str:
-        return self.js(
-            "const e = document.activeElement; return e.id || e.getAttribute('aria-label') || e.textContent.slice(0, 40) || e.tagName"
-        )
-
-    def told(self) -> list[str]:
-        """What the browser complains of, but for answers that are errors on purpose."""
-        entries = self.browser.get_log("browser")
-        return [entry["message"] for entry in entries if entry["source"] != "network"]
-
-    def asked(self) -> set[str]:
-        """The origins of all requests so far."""
-        entries = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        urls = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
-        return {re.match(r"[a-z]+:(//[^/]*)?", url)[0] for url in urls}
 
 
 def do(words: str) -> None:
@@ -175,7 +46,10 @@ def works(page: Page) -> dict:
 def states(page: Page) -> dict:
     """A dataset that is away comes, another one goes and comes back."""
     away = page.in_state("late", "Error")
-    unready = page.wait("an unready word", lambda: page.text("#readiness-word").startswith("Not ready") and page.text("#readiness-word"))
+    unready = page.wait(
+        "an unready word",
+        lambda: page.text("#readiness-word").startswith("Not ready") and page.text("#readiness-word"),
+    )
     items = page.in_state("items", "Ready")
     do("start late")
     page.in_state("late", "Ready")
@@ -185,14 +59,24 @@ def states(page: Page) -> dict:
     do("start upstream")
     page.in_state("items", "Ready")
     views = page.in_state("item_names", "Ready")
-    return {"late": away["words"], "unready": unready, "figures": items["figures"][:1], "failed": failed["words"], "view": views["state"]}
+    return {
+        "late": away["words"],
+        "unready": unready,
+        "figures": items["figures"][:1],
+        "failed": failed["words"],
+        "view": views["state"],
+    }
 
 
 def rows(page: Page) -> dict:
     """Digits, NULL, and a text that would be markup."""
     shown = page.run("SELECT id, name FROM items ORDER BY id")
-    aligned = page.js("return [...document.querySelectorAll('#rows thead th')].map((c) => getComputedStyle(c).textAlign)")
-    types = page.js("return [...document.querySelectorAll('#rows thead th')].map((c) => c.innerText.split('\\n'))")
+    aligned = page.js(
+        "return [...document.querySelectorAll('#rows thead th')].map((c) => getComputedStyle(c).textAlign)"
+    )
+    types = page.js(
+        "return [...document.querySelectorAll('#rows thead th')].map((c) => c.innerText.split('\\n'))"
+    )
     nulls = page.js("return [...document.querySelectorAll('#rows td.null')].map((c) => c.textContent)")
     empty = page.run("SELECT id, name FROM items WHERE id = 0")
     columns = page.js("return document.querySelectorAll('#rows thead th').length")
@@ -200,10 +84,10 @@ def rows(page: Page) -> dict:
     page.ended()
     failure = page.text("#failure")
     marked = page.js("return [document.images.length, window.hit ?? null]")
-    exact = page.browser.execute_async_script(
-        """const done = arguments[0];
+    exact = page.browser.execute_async_script("""const done = arguments[0];
         import('/console/exact.js').then(({ AnswerReader, members, textOf }) => {
-          const text = '{"schema":{"fields":[]},"data":[{"a":12345678901234567890.10,"b":"\\\\"}{é"},{"a":null,"b":{"c":[1,"]"]}}],"row_count":2}';
+          const rows = '[{"a":12345678901234567890.10,"b":"\\\\"}{é"},{"a":null,"b":{"c":[1,"]"]}}]';
+          const text = `{"schema":{"fields":[]},"data":${rows},"row_count":2}`;
           const found = [];
           for (let size = 1; size < 12; size++) {
             const reader = new AnswerReader();
@@ -212,10 +96,19 @@ def rows(page: Page) -> dict:
           }
           const cut = new AnswerReader();
           cut.push(text.slice(0, 60), 100);
-          done({ ways: [...new Set(found)], cut: cut.isWhole, equal: members('{"a":1,"a":2}'), text: textOf('"\\\\u00e9"') });
-        });"""
-    )
-    return {"shown": shown, "aligned": aligned, "types": types, "nulls": nulls, "empty": [empty, columns], "failure": failure, "marked": marked, "exact": exact}
+          const equal = members('{"a":1,"a":2}');
+          done({ ways: [...new Set(found)], cut: cut.isWhole, equal, text: textOf('"\\\\u00e9"') });
+        });""")
+    return {
+        "shown": shown,
+        "aligned": aligned,
+        "types": types,
+        "nulls": nulls,
+        "empty": [empty, columns],
+        "failure": failure,
+        "marked": marked,
+        "exact": exact,
+    }
 
 
 def places(page: Page) -> dict:
@@ -242,7 +135,9 @@ def cancelled(page: Page) -> dict:
     do("hang")
     slow = "SELECT max(o_totalprice) AS most FROM orders"
     page.start(slow)
-    running = page.wait("a running query", lambda: [q for q in page.queries() if q["where"] == "running" and q["sql"] == slow])
+    running = page.wait(
+        "a running query", lambda: [q for q in page.queries() if q["where"] == "running" and q["sql"] == slow]
+    )
     count = page.text("#queries-count")
     page.press("#queries-body button.small:not([hidden])")
     page.ended()
@@ -250,7 +145,10 @@ def cancelled(page: Page) -> dict:
     do("hang")
     other = "SELECT min(o_totalprice) AS least FROM orders"
     page.start(other)
-    page.wait("a running query", lambda: [q for q in page.queries() if q["where"] == "running" and q["sql"] == other])
+    page.wait(
+        "a running query",
+        lambda: [q for q in page.queries() if q["where"] == "running" and q["sql"] == other],
+    )
     page.keys(Keys.ESCAPE)
     summary = page.ended()
     by_escape = [re.sub(r"[\d.]+ m?s", "TIME", summary), page.query(other)["error"]]
@@ -259,7 +157,10 @@ def cancelled(page: Page) -> dict:
 
 def refreshed(page: Page) -> str:
     page.press("[aria-label='Refresh lineitem']")
-    told = lambda: page.dataset("lineitem")["words"].startswith("refreshed") and page.dataset("lineitem")["words"]
+    told = (
+        lambda: page.dataset("lineitem")["words"].startswith("refreshed")
+        and page.dataset("lineitem")["words"]
+    )
     return re.sub(r"in [\d.]+ m?s", "in TIME", page.wait("the refresh's end", told))
 
 
@@ -273,13 +174,18 @@ def many(page: Page) -> dict:
 
 
 def chart(page: Page) -> dict:
-    page.run("SELECT o_orderpriority AS priority, count(*) AS orders, sum(o_totalprice) AS total FROM orders GROUP BY 1 ORDER BY 1")
+    page.run(
+        "SELECT o_orderpriority AS priority, count(*) AS orders, sum(o_totalprice) AS total\n"
+        "FROM orders GROUP BY 1 ORDER BY 1"
+    )
     bars = page.js("return document.querySelectorAll('#chart rect').length")
     name = page.js("return document.querySelector('#chart svg title').textContent")
     words = page.js("return document.querySelector('#chart svg desc').textContent")
     page.press("#chart label:nth-of-type(2) input")
     both = page.js("return document.querySelectorAll('#chart rect').length")
-    page.run("SELECT date_trunc('year', o_orderdate) AS year, count(*) AS orders FROM orders GROUP BY 1 ORDER BY 1")
+    page.run(
+        "SELECT date_trunc('year', o_orderdate) AS year, count(*) AS orders FROM orders GROUP BY 1 ORDER BY 1"
+    )
     lines = page.js("return document.querySelectorAll('#chart path').length")
     page.press("#chart-toggle")
     hidden = not page.find("#chart").is_displayed()
@@ -297,7 +203,7 @@ def keyboard(page: Page) -> dict:
     page.wait("the editor", lambda: page.focused() == "sql")
     page.js("document.activeElement.select()")
     page.keys("SELECT name FROM items WHERE id = 3")
-    webdriver.ActionChains(page.browser).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+    page.submit()
     page.wait("an answer", lambda: page.rows() == [["a"]])
     page.keys(Keys.TAB)
     after = page.focused()
@@ -307,11 +213,21 @@ def keyboard(page: Page) -> dict:
     for _ in range(60):
         page.keys(Keys.TAB)
         stops.append(page.focused())
-        is_same = "const is = window.before === document.activeElement; window.before = document.activeElement; return is"
+        is_same = """const is = window.before === document.activeElement;
+        window.before = document.activeElement;
+        return is;"""
         stuck.extend([stops[-1]] if page.js(is_same) else [])
-    outlined = page.js("document.getElementById('run').focus({ focusVisible: true }); return getComputedStyle(document.getElementById('run')).outlineStyle")
+    outlined = page.js("""const run = document.getElementById('run');
+        run.focus({ focusVisible: true });
+        return getComputedStyle(run).outlineStyle;""")
     wanted = ["history", "rows", "sql", "Refresh items", "Show 100 rows of items", "items"]
-    return {"first": first, "after": after, "missed": [stop for stop in wanted if stop not in stops], "stuck": stuck, "outlined": outlined}
+    return {
+        "first": first,
+        "after": after,
+        "missed": [stop for stop in wanted if stop not in stops],
+        "stuck": stuck,
+        "outlined": outlined,
+    }
 
 
 def recalled(page: Page) -> dict:
@@ -324,7 +240,13 @@ def recalled(page: Page) -> dict:
     inserted = page.find("#sql").get_property("value")
     page.press("[aria-label='Show 100 rows of items']")
     page.ended()
-    return {"listed": listed, "history": history > 5, "inserted": inserted, "shown": page.find("#sql").get_property("value"), "kept": page.js("return localStorage.length")}
+    return {
+        "listed": listed,
+        "history": history > 5,
+        "inserted": inserted,
+        "shown": page.find("#sql").get_property("value"),
+        "kept": page.js("return localStorage.length"),
+    }
 
 
 def contrast(page: Page, scheme: str) -> dict:
@@ -351,19 +273,30 @@ def contrast(page: Page, scheme: str) -> dict:
 
 def pictures(page: Page, folder: str) -> dict:
     """The page with an answer, at the sizes and in the schemes that people have."""
-    page.wait("datasets", lambda: page.dataset("revenue_by_nation")["state"] == "Ready" and page.dataset("lineitem")["state"] == "Ready")
+    page.wait(
+        "datasets",
+        lambda: all(
+            page.dataset(name)["state"] == "Ready" for name in ("revenue_by_nation", "lineitem", "customer")
+        ),
+    )
     page.run("SELECT * FROM revenue_by_nation ORDER BY revenue DESC LIMIT 5")
-    page.run("SELECT l_returnflag AS flag, l_linestatus AS status, count(*) AS items, sum(l_quantity) AS quantity\nFROM lineitem GROUP BY 1, 2 ORDER BY 1, 2")
     page.start("SELECT l_shipmod FROM lineitem")
     page.ended()
     page.run("SELECT count(*) AS urgent FROM orders WHERE o_orderpriority = '1-URGENT'")
     for _ in range(2):
-        page.run(
-            "SELECT c_mktsegment AS segment, count(*) AS orders, sum(o_totalprice) AS total\n"
-            "FROM orders JOIN customer ON o_custkey = c_custkey\nWHERE o_orderdate >= DATE '1995-01-01'\nGROUP BY c_mktsegment\nORDER BY total DESC"
-        )
+        page.run("SELECT c_mktsegment AS segment, avg(c_acctbal) AS balance FROM customer GROUP BY 1")
+    page.run(
+        "SELECT date_trunc('month', l_shipdate) AS month,\n"
+        "  sum(l_extendedprice * (1 - l_discount)) AS revenue,\n"
+        "  sum(l_extendedprice * l_discount) AS discount, count(*) AS items\n"
+        "FROM lineitem\nGROUP BY 1 ORDER BY 1"
+    )
     wide = {}
-    for name, width, height, scheme, scale in [("console", 1280, 800, "light", 1), ("dark", 1280, 800, "dark", 1), ("phone", 390, 844, "light", 1)]:
+    for name, width, height, scheme, scale in [
+        ("console", 1280, 800, "light", 1),
+        ("dark", 1280, 800, "dark", 1),
+        ("phone", 390, 844, "light", 1),
+    ]:
         page.look(width, height, scheme, scale)
         page.js("document.activeElement.blur()")
         time.sleep(0.5)
@@ -373,10 +306,12 @@ def pictures(page: Page, folder: str) -> dict:
 
 
 def locked(page: Page) -> dict:
-    """With the key of a reader in the page's address, as a browser sends it after asking its user."""
+    """Without a key, and with one in the page's address, which is sent as what a user is asked for."""
+    shut = page.text("body")
+    page.browser.get(page.url.replace("//", "//anybody:key-of-a-reader@"))
     page.in_state("items", "Ready")
     rows = page.run("SELECT name FROM items WHERE id = 3")
-    return {"rows": rows, "origins": sorted(page.asked()), "complaints": page.told()}
+    return {"shut": shut, "rows": rows, "origins": sorted(page.asked()), "complaints": page.told()}
 
 
 def main() -> None:

@@ -28,6 +28,11 @@ const VIEWS: &str = "views:
   - name: item_names
     sql: SELECT name FROM items
 ";
+const KEYS: &str = "runtime:
+  auth:
+    api-key:
+      keys: ['${env:KEY}']
+";
 const REVENUE: &str = "views:
   - name: revenue_by_nation
     sql: SELECT n_name AS nation, sum(l_extendedprice * (1 - l_discount)) AS revenue FROM customer JOIN orders ON c_custkey = o_custkey JOIN lineitem ON l_orderkey = o_orderkey JOIN nation ON c_nationkey = n_nationkey GROUP BY n_name
@@ -190,6 +195,21 @@ fn drawn_and_reached(seen: &Value) {
     assert_eq!((&recalled["history"], &recalled["kept"]), (&json!(true), &json!(0)), "in this tab only");
     let schemes = json!([{"dark": false, "readable": true}, {"dark": true, "readable": true}]);
     assert_eq!(seen["schemes"], schemes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_browser_shows_its_users_key() {
+    let Some(chromium) = Chromium::find() else { return };
+    let upstream = Upstream::builder().table("items", items()).start().await;
+    let sidecar = Sidecar::builder().spicepod(&spicepod(&[Dataset::of("items", &upstream)], KEYS));
+    let sidecar = sidecar.secret("KEY", "key-of-a-reader").start().await;
+    sidecar.wait_ready().await;
+    let url = format!("http://{}", sidecar.http_addr());
+    let seen = chromium.steps(&url, &["locked"], no_wish).await;
+    assert_eq!(seen["shut"], "Invalid credentials");
+    assert_eq!(seen["rows"], json!([["a"]]));
+    assert_eq!(seen["origins"], json!([url]));
+    assert_eq!(seen["complaints"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,7 +136,8 @@ async function read(sql, signal, reader) {
 
 async function readRows(body, signal, reader) {
   const pieces = body.pipeThrough(new TextDecoderStream()).getReader();
-  let read = 0, worked = performance.now();
+  let read = 0,
+    worked = performance.now();
   for (;;) {
     const { done, value } = await pieces.read();
     if (done) break;
@@ -162,7 +163,11 @@ function columnsOf(reader) {
   const names = reader.columns ?? [];
   return names.map((name, index) => {
     const type = reader.schema?.fields[index]?.data_type;
-    const values = () => reader.rows.slice(0, SHOWN_ROWS_MAX).map((row) => kindOf(row[index])).filter((kind) => kind !== "null");
+    const values = () =>
+      reader.rows
+        .slice(0, SHOWN_ROWS_MAX)
+        .map((row) => kindOf(row[index]))
+        .filter((kind) => kind !== "null");
     const kinds = type === undefined ? new Set(values()) : null;
     const isNumeric = kinds ? kinds.size === 1 && kinds.has("number") : isNumber(type);
     return { name, at: index, word: type === undefined ? "" : typeWord(type), isNumeric };
@@ -174,13 +179,23 @@ function shownMax(columns) {
 }
 
 function noteOf(shown, rows, isCut) {
-  if (isCut) return `The first ${count(shown)} of more than ${count(rows)} rows: reading stopped there. Add a LIMIT, or ask /v1/sql for all of them.`;
+  if (isCut)
+    return `The first ${count(shown)} of more than ${count(rows)} rows: reading stopped there. Add a LIMIT, or ask /v1/sql for all of them.`;
   return shown < rows ? `The first ${count(shown)} of ${count(rows)} rows.` : "";
 }
 
 function table(columns, rows) {
-  const head = columns.map(({ name, word, isNumeric }) => make("th", { scope: "col", class: isNumeric ? "number" : null }, name, word ? make("span", { class: "dim" }, word) : ""));
-  const body = rows.map((row) => make("tr", {}, ...columns.map((column) => cell(row[column.at], column.isNumeric))));
+  const head = columns.map(({ name, word, isNumeric }) =>
+    make(
+      "th",
+      { scope: "col", class: isNumeric ? "number" : null },
+      name,
+      word ? make("span", { class: "dim" }, word) : "",
+    ),
+  );
+  const body = rows.map((row) =>
+    make("tr", {}, ...columns.map((column) => cell(row[column.at], column.isNumeric))),
+  );
   return make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
 }
 

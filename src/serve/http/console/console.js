@@ -8,7 +8,8 @@ import { ask, get, Watch } from "./server.js";
 import { byId, clock, make, mark, span, write } from "./show.js";
 
 /** A query's record is written when its last row was taken: so often is it looked for, so far apart. */
-const RECORD_LOOKS = 5, RECORD_PAUSE_MS = 120;
+const RECORD_LOOKS = 5,
+  RECORD_PAUSE_MS = 120;
 
 /** Says something to those who cannot see it change. */
 function announce(words) {
@@ -18,7 +19,10 @@ function announce(words) {
 /** The lines of `/v1/ready?verbose=true` as [mark, text]. */
 async function readiness() {
   const response = await ask("/v1/ready?verbose=true");
-  const lines = (await response.text()).split("\n").map((line) => /^\[([+-])\] (.*)$/.exec(line)).filter(Boolean);
+  const lines = (await response.text())
+    .split("\n")
+    .map((line) => /^\[([+-])\] (.*)$/.exec(line))
+    .filter(Boolean);
   return { isReady: response.ok, lines: lines.map(([, sign, text]) => [sign, text]) };
 }
 
@@ -31,15 +35,22 @@ async function listed(path) {
 function showReadiness({ isReady, lines }) {
   const unready = lines.filter(([sign]) => sign === "-").length;
   const uneasy = lines.filter(([sign, text]) => sign === "+" && / ok, /.test(text)).length;
-  const word = isReady ? (uneasy ? `Ready, ${uneasy} ${uneasy === 1 ? "warning" : "warnings"}` : "Ready") : `Not ready: ${unready} of ${lines.length}`;
+  const word = isReady
+    ? uneasy
+      ? `Ready, ${uneasy} ${uneasy === 1 ? "warning" : "warnings"}`
+      : "Ready"
+    : `Not ready: ${unready} of ${lines.length}`;
   const state = isReady ? (uneasy ? "uneasy" : "ready") : "unready";
-  if (byId("readiness").dataset.state !== state && byId("readiness").dataset.state !== "unknown") announce(word);
+  if (byId("readiness").dataset.state !== state && byId("readiness").dataset.state !== "unknown")
+    announce(word);
   mark(byId("readiness"), "data-state", state);
   write(byId("readiness-word"), word);
   const told = lines.map(([sign, text]) => `${sign} ${text}`).join("\n");
   if (byId("readiness-lines").dataset.told === told) return;
   byId("readiness-lines").dataset.told = told;
-  byId("readiness-lines").replaceChildren(...lines.map(([sign, text]) => make("li", { "data-sign": sign }, text)));
+  byId("readiness-lines").replaceChildren(
+    ...lines.map(([sign, text]) => make("li", { "data-sign": sign }, text)),
+  );
 }
 
 /** Whether the server answers, in words; what is on the page stays there meanwhile. */
@@ -59,7 +70,13 @@ const answer = new Answer({ announce, placeOf });
 
 /** Shows what is told, also where something else is not; fails with the first that is not. */
 async function look() {
-  const asked = [readiness(), get("/v1/datasets?status=true"), get("/v1/views?status=true"), listed("/v1/sql/active"), listed("/v1/sql/recent")];
+  const asked = [
+    readiness(),
+    get("/v1/datasets?status=true"),
+    get("/v1/views?status=true"),
+    listed("/v1/sql/active"),
+    listed("/v1/sql/recent"),
+  ];
   const told = await Promise.allSettled(asked);
   const [ready, kept, views, active, recent] = told.map(({ value }) => value);
   if (ready) showReadiness(ready);

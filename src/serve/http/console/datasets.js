@@ -7,16 +7,21 @@ import { post, serverNow } from "./server.js";
 const OUTCOME_MS = 20_000;
 /** Names that SQL reads as something else. */
 const RESERVED = new Set(
-  "all and as by case cross from full group having in inner join left limit not null offset on or order right select table union user using values where with".split(" "),
+  "all and as by case cross from full group having in inner join left limit not null offset on or order right select table union user using values where with".split(
+    " ",
+  ),
 );
 /** A fetch that takes less is not put in words: they would come and go. */
 const FETCH_MIN_SECONDS = 2;
 const BUSY = new Set(["Initializing", "Refreshing"]);
 
 /** A dataset's name as SQL reads it. */
-export function quoted(name) {
+function quoted(name) {
   const plain = (part) => /^[a-z_][a-z0-9_]*$/.test(part) && !RESERVED.has(part);
-  return name.split(".").map((part) => (plain(part) ? part : `"${part.replaceAll('"', '""')}"`)).join(".");
+  return name
+    .split(".")
+    .map((part) => (plain(part) ? part : `"${part.replaceAll('"', '""')}"`))
+    .join(".");
 }
 
 export class Datasets {
@@ -35,11 +40,20 @@ export class Datasets {
   }
 
   show(datasets, views) {
-    const all = [...datasets, ...views.map((view) => ({ ...view, isView: true, from: "a view of the spicepod" }))];
+    const all = [
+      ...datasets,
+      ...views.map((view) => ({ ...view, isView: true, from: "a view of the spicepod" })),
+    ];
     all.forEach((item) => this.#hear(item));
     write(byId("datasets-count"), all.length ? count(all.length) : "");
     byId("datasets-none").hidden = all.length > 0;
-    keep(byId("datasets"), all, keyOf, (item) => this.#body(item), (body, item) => this.#update(body, item));
+    keep(
+      byId("datasets"),
+      all,
+      keyOf,
+      (item) => this.#body(item),
+      (body, item) => this.#update(body, item),
+    );
   }
 
   /** Notes what has changed since the last look, and says it. */
@@ -67,11 +81,26 @@ export class Datasets {
 
   /** A row of figures, or of where its rows are, and one of words. */
   #body(item) {
-    const name = make("button", { type: "button", class: "name", title: `Insert ${item.name}`, onclick: () => this.#editor.insert(quoted(item.name)) }, item.name);
-    const peek = action(`Show 100 rows of ${item.name}`, "M5 3.500v9l7-4.500z", () => this.#editor.runThis(`SELECT * FROM ${quoted(item.name)} LIMIT 100`));
-    const refresh = action(`Refresh ${item.name}`, "M12.500 6.500A5 5 0 1 0 13 9M12.800 3v3.700H9", () => this.#refresh(item.name));
+    const name = make(
+      "button",
+      {
+        type: "button",
+        class: "name",
+        title: `Insert ${item.name}`,
+        onclick: () => this.#editor.insert(quoted(item.name)),
+      },
+      item.name,
+    );
+    const peek = action(`Show 100 rows of ${item.name}`, "M5 3.500v9l7-4.500z", () =>
+      this.#editor.runThis(`SELECT * FROM ${quoted(item.name)} LIMIT 100`),
+    );
+    const refresh = action(`Refresh ${item.name}`, "M12.500 6.500A5 5 0 1 0 13 9M12.800 3v3.700H9", () =>
+      this.#refresh(item.name),
+    );
     refresh.classList.add("line");
-    const figures = ["Rows", "Size", "Refreshed", "Lag"].map((label) => make("td", { "data-label": label, class: "number" }));
+    const figures = ["Rows", "Size", "Refreshed", "Lag"].map((label) =>
+      make("td", { "data-label": label, class: "number" }),
+    );
     const elsewhere = make("td", { colspan: "4", class: "from", title: item.from }, item.from);
     const row = [
       make("th", { scope: "row" }, name),
@@ -79,7 +108,12 @@ export class Datasets {
       ...(item.acceleration_enabled ? figures : [elsewhere]),
       make("td", { class: "actions" }, ...(item.acceleration_enabled ? [refresh] : []), peek),
     ];
-    return make("tbody", {}, make("tr", {}, ...row), make("tr", { class: "words", hidden: true }, make("td", { colspan: "7" })));
+    return make(
+      "tbody",
+      {},
+      make("tr", {}, ...row),
+      make("tr", { class: "words", hidden: true }, make("td", { colspan: "7" })),
+    );
   }
 
   #update(body, item) {
@@ -97,7 +131,11 @@ export class Datasets {
     this.#asked.set(name, { words: "refresh asked for…", until: Infinity });
     try {
       const { refresh } = await post(`/v1/datasets/${encodeURIComponent(name)}/acceleration/refresh`);
-      this.#asked.set(name, { number: refresh, words: "refresh asked for…", until: refresh ? Infinity : Date.now() + OUTCOME_MS });
+      this.#asked.set(name, {
+        number: refresh,
+        words: "refresh asked for…",
+        until: refresh ? Infinity : Date.now() + OUTCOME_MS,
+      });
     } catch (error) {
       const rights = error.status === 403 ? " (your key may only read)" : "";
       this.#outcome(name, `refresh refused: ${error.message}${rights}`);
@@ -107,7 +145,11 @@ export class Datasets {
 }
 
 function action(label, path, onclick) {
-  const icon = draw("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" }, draw("path", { d: path }));
+  const icon = draw(
+    "svg",
+    { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
+    draw("path", { d: path }),
+  );
   return make("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick }, icon);
 }
 
@@ -140,7 +182,11 @@ function wordsOf(item) {
 }
 
 function streamWords(stream) {
-  const further = [[stream.repeated_rows, "repeated"], [stream.repaired_rows, "repaired"], [stream.ignored_rows, "ignored"]];
+  const further = [
+    [stream.repeated_rows, "repeated"],
+    [stream.repaired_rows, "repaired"],
+    [stream.ignored_rows, "ignored"],
+  ];
   const rows = further.filter(([number]) => number).map(([number, word]) => `, ${count(number)} ${word}`);
   const link = stream.connected ? "follows its upstream" : "not connected to its upstream";
   const again = stream.reconnects ? `; ${counted(stream.reconnects, "reconnect")}` : "";

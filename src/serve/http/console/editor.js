@@ -2,7 +2,8 @@
 
 import { byId, make } from "./show.js";
 
-const HISTORY_KEY = "sidewing.history", DRAFT_KEY = "sidewing.draft";
+const HISTORY_KEY = "sidewing.history",
+  DRAFT_KEY = "sidewing.draft";
 const HISTORY_MAX = 50;
 /** Longer statements are not remembered, in characters. */
 const STATEMENT_MAX = 20_000;
@@ -35,7 +36,8 @@ export class Editor {
   insert(text) {
     this.#area.focus();
     // The only way that keeps the editor's undo; where it is gone the text is written all the same.
-    if (!document.execCommand("insertText", false, text)) this.#area.setRangeText(text, this.#area.selectionStart, this.#area.selectionEnd, "end");
+    if (!document.execCommand("insertText", false, text))
+      this.#area.setRangeText(text, this.#area.selectionStart, this.#area.selectionEnd, "end");
     store(DRAFT_KEY, this.#area.value);
   }
 
@@ -91,7 +93,10 @@ export class Editor {
   #remember(sql) {
     const statement = sql.trim();
     if (!statement || statement.length > STATEMENT_MAX) return;
-    this.#history = [statement, ...this.#history.filter((known) => known !== statement)].slice(0, HISTORY_MAX);
+    this.#history = [statement, ...this.#history.filter((known) => known !== statement)].slice(
+      0,
+      HISTORY_MAX,
+    );
     store(HISTORY_KEY, this.#history);
     this.#listHistory();
   }

@@ -3,8 +3,13 @@
 // JSON.parse makes floats of all numbers and loses digits beyond 2^53. Here values stay as they are written: only the
 // ends of values are looked for, and a text is unescaped when it is shown.
 
-const QUOTE = 34, COMMA = 44, COLON = 58, BACKSLASH = 92;
-const OPEN = new Set([91, 123]), CLOSE = new Set([93, 125]), SPACE = new Set([9, 10, 13, 32]);
+const QUOTE = 34,
+  COMMA = 44,
+  COLON = 58,
+  BACKSLASH = 92;
+const OPEN = new Set([91, 123]),
+  CLOSE = new Set([93, 125]),
+  SPACE = new Set([9, 10, 13, 32]);
 
 /** Finds where one JSON value ends, in text that may arrive in pieces. */
 class ValueEnd {
@@ -115,9 +120,11 @@ export class AnswerReader {
   #next() {
     const first = this.#rest[this.#at];
     if (this.#step === "top") return this.#enter(first);
-    if (this.#step === "rows" && first === "]" && !this.#end) return this.#leave(this.#isWrapped ? "key" : "end");
+    if (this.#step === "rows" && first === "]" && !this.#end)
+      return this.#leave(this.#isWrapped ? "key" : "end");
     if (this.#step === "key" && first === "}") return this.#leave("end");
-    if (this.#step === "value" && this.#key === "data" && first === "[" && !this.#end) return this.#move("rows");
+    if (this.#step === "value" && this.#key === "data" && first === "[" && !this.#end)
+      return this.#move("rows");
     const raw = this.#value();
     if (raw === null) return false;
     this.#take(raw);

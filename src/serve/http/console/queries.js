@@ -14,7 +14,11 @@ const WHERE = {
 
 /** Where a query ran, as a sentence's end. */
 export function whereWords(place) {
-  return { local: "local", pushed: "pushed to its upstream", federated: "federated", cache: "from the cache" }[place] ?? "";
+  return (
+    { local: "local", pushed: "pushed to its upstream", federated: "federated", cache: "from the cache" }[
+      place
+    ] ?? ""
+  );
 }
 
 export class Queries {
@@ -34,7 +38,13 @@ export class Queries {
     const all = [...running.toReversed(), ...ended].slice(0, SHOWN_MAX);
     write(byId("queries-count"), running.length ? `${count(running.length)} running` : "");
     byId("queries-none").hidden = all.length > 0;
-    keep(byId("queries-body"), all, (query) => query.query_id, (query) => this.#row(query), (row, query) => this.#update(row, query));
+    keep(
+      byId("queries-body"),
+      all,
+      (query) => query.query_id,
+      (query) => this.#row(query),
+      (row, query) => this.#update(row, query),
+    );
   }
 
   /** The record of a query that has ended. */
@@ -43,8 +53,21 @@ export class Queries {
   }
 
   #row(query) {
-    const statement = make("button", { type: "button", class: "statement", title: query.sql, onclick: () => this.#editor.put(query.sql) }, query.sql.replace(/\s+/g, " ").trim());
-    const cancel = make("button", { type: "button", class: "small", "aria-label": `Cancel ${query.sql.slice(0, 60)}`, onclick: () => this.#cancel(query.query_id) }, "Cancel");
+    const statement = make(
+      "button",
+      { type: "button", class: "statement", title: query.sql, onclick: () => this.#editor.put(query.sql) },
+      query.sql.replace(/\s+/g, " ").trim(),
+    );
+    const cancel = make(
+      "button",
+      {
+        type: "button",
+        class: "small",
+        "aria-label": `Cancel ${query.sql.slice(0, 60)}`,
+        onclick: () => this.#cancel(query.query_id),
+      },
+      "Cancel",
+    );
     return make(
       "tr",
       {},
@@ -59,7 +82,7 @@ export class Queries {
   #update(row, query) {
     const [where, time, rows, what, began] = row.cells;
     const [badge, isRunning] = [where.firstElementChild, !query.outcome];
-    const word = isRunning ? "running" : query.place ?? query.outcome;
+    const word = isRunning ? "running" : (query.place ?? query.outcome);
     mark(badge, "data-place", word);
     mark(badge, "title", WHERE[query.place] ?? null);
     write(badge, word);
@@ -85,5 +108,9 @@ export class Queries {
 /** What is said of an end that is not the usual one. */
 function endOf(query) {
   if (query.error) return query.error;
-  return { cancelled: "cancelled", left: "its client went away before the end", failed: "failed" }[query.outcome] ?? "";
+  return (
+    { cancelled: "cancelled", left: "its client went away before the end", failed: "failed" }[
+      query.outcome
+    ] ?? ""
+  );
 }

@@ -20,7 +20,7 @@ export function serverNow() {
 }
 
 /** An answer that is no 2xx. */
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, message, code) {
     super(message);
     this.status = status;
@@ -42,7 +42,12 @@ export async function refusal(response) {
 /** A request that ends in time. */
 export async function ask(path, options = {}) {
   const headers = { accept: "application/json, */*;q=0.1" };
-  const response = await fetch(at(path), { headers, cache: "no-store", signal: AbortSignal.timeout(REQUEST_MAX_MS), ...options });
+  const response = await fetch(at(path), {
+    headers,
+    cache: "no-store",
+    signal: AbortSignal.timeout(REQUEST_MAX_MS),
+    ...options,
+  });
   const skew = Date.parse(response.headers.get("date") ?? "") - Date.now();
   if (!Number.isNaN(skew)) skewMs = Math.abs(skew) < SKEW_MIN_MS ? 0 : skew;
   return response;
@@ -77,7 +82,9 @@ export class Watch {
   constructor(look, tell) {
     this.#look = look;
     this.#tell = tell;
-    document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(this.#timer) : this.now()));
+    document.addEventListener("visibilitychange", () =>
+      document.hidden ? clearTimeout(this.#timer) : this.now(),
+    );
     this.now();
   }
 

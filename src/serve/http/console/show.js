@@ -7,7 +7,8 @@ const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFraction
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children);
   return element;
@@ -83,12 +84,19 @@ export function bytes(number) {
 export function span(ms) {
   for (const [unit, word, next] of UNITS) {
     const number = ms / unit;
-    if (number < next) return `${number < 10 && word.endsWith("s") && number > 0 ? number.toFixed(1) : Math.floor(number)} ${word}`;
+    if (number < next)
+      return `${number < 10 && word.endsWith("s") && number > 0 ? number.toFixed(1) : Math.floor(number)} ${word}`;
   }
   return "";
 }
 
-const UNITS = [[1, "ms", 1000], [1000, "s", 60], [60_000, "min", 60], [3_600_000, "h", 48], [86_400_000, "d", Infinity]];
+const UNITS = [
+  [1, "ms", 1000],
+  [1000, "s", 60],
+  [60_000, "min", 60],
+  [3_600_000, "h", 48],
+  [86_400_000, "d", Infinity],
+];
 
 /** How long ago `moment` was; `now` is the server's. Whole seconds: what changes all the time is not read. */
 export function ago(moment, now) {
@@ -115,6 +123,6 @@ const TYPE_WORDS = { Utf8View: "utf8", LargeUtf8: "utf8", BinaryView: "binary", 
 
 /** Whether values of this Arrow type are numbers. */
 export function isNumber(type) {
-  const name = typeof type === "string" ? type : Object.keys(type ?? {})[0] ?? "";
+  const name = typeof type === "string" ? type : (Object.keys(type ?? {})[0] ?? "");
   return /^(U?Int|Float|Decimal)\d+$/.test(name);
 }
