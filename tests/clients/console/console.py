@@ -37,6 +37,8 @@ def works(page: Page) -> dict:
         "chart": chart(page),
         "keyboard": keyboard(page),
         "recalled": recalled(page),
+        "away": away(page),
+        "resting": resting(page),
         "schemes": [contrast(page, scheme) for scheme in ("light", "dark")],
         "origins": sorted(page.asked()),
         "complaints": page.told(),
@@ -247,6 +249,31 @@ def recalled(page: Page) -> dict:
         "shown": page.find("#sql").get_property("value"),
         "kept": page.js("return localStorage.length"),
     }
+
+
+def away(page: Page) -> dict:
+    """The server cannot be reached, and can again."""
+    page.offline(True)
+    words = page.wait("a word of it", lambda: page.text("#connection-words"))
+    kept = page.dataset("items")["figures"][:1]
+    page.offline(False)
+    page.press("#connection-retry")
+    page.wait("the server", lambda: not page.text("#connection-words"))
+    return {"words": re.sub(r"\d\d:\d\d:\d\d", "TIME", words).split(",")[0], "kept": kept}
+
+
+def resting(page: Page) -> dict:
+    """How often the server is asked while nobody sees the page, and whether it is again afterwards."""
+    page.js("""Object.defineProperty(document, 'hidden', { configurable: true, get: () => window.unseen });
+        window.unseen = true;
+        document.dispatchEvent(new Event('visibilitychange'));""")
+    time.sleep(1)
+    page.js("performance.clearResourceTimings()")
+    time.sleep(4)
+    asked = page.js("return performance.getEntriesByType('resource').length")
+    page.js("window.unseen = false; document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait("a look", lambda: page.js("return performance.getEntriesByType('resource').length") > 0)
+    return {"asked": asked}
 
 
 def contrast(page: Page, scheme: str) -> dict:

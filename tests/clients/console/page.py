@@ -46,6 +46,11 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
+    def offline(self, is_offline: bool) -> None:
+        self.browser.execute_cdp_cmd("Network.enable", {})
+        limits = {"offline": is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.browser.execute_cdp_cmd("Network.emulateNetworkConditions", limits)
+
     def js(self, script: str, *args: object) -> object:
         return self.browser.execute_script(script, *args)
 

@@ -193,6 +193,8 @@ fn drawn_and_reached(seen: &Value) {
     assert_eq!(recalled["inserted"], "SELECT * FROM items");
     assert_eq!(recalled["shown"], "SELECT * FROM items LIMIT 100");
     assert_eq!((&recalled["history"], &recalled["kept"]), (&json!(true), &json!(0)), "in this tab only");
+    assert_eq!(seen["away"], json!({"words": "Not reachable since TIME", "kept": ["3"]}));
+    assert_eq!(seen["resting"], json!({"asked": 0}));
     let schemes = json!([{"dark": false, "readable": true}, {"dark": true, "readable": true}]);
     assert_eq!(seen["schemes"], schemes);
 }

@@ -5,7 +5,7 @@ import { Datasets } from "./datasets.js";
 import { Editor } from "./editor.js";
 import { Queries, whereWords } from "./queries.js";
 import { ask, get, Watch } from "./server.js";
-import { byId, clock, make, mark, span, write } from "./show.js";
+import { byId, clock, make, mark, write } from "./show.js";
 
 /** A query's record is written when its last row was taken: so often is it looked for, so far apart. */
 const RECORD_LOOKS = 5,
@@ -57,9 +57,14 @@ function showReadiness({ isReady, lines }) {
 function showConnection({ failure, since, nextMs }) {
   byId("connection").hidden = !failure;
   mark(document.body, "data-away", failure ? "" : null);
+  const what = failure?.status ? `${failure.message} (HTTP ${failure.status})` : "Not reachable";
+  const words = failure ? `${what} since ${clock(since)}, next try in ${Math.round(nextMs / 1000)} s.` : "";
+  if (Boolean(failure) !== Boolean(byId("connection-words").textContent))
+    announce(failure ? what : "Reachable again");
+  write(byId("connection-words"), words);
   if (!failure) return;
-  const what = failure.status ? `${failure.message} (HTTP ${failure.status})` : "Not reachable";
-  write(byId("connection-words"), `${what} since ${clock(since)}, next try in ${span(nextMs)}.`);
+  mark(byId("readiness"), "data-state", "unknown");
+  write(byId("readiness-word"), "Unknown");
 }
 
 const editor = new Editor((sql, signal) => answer.run(sql, signal));
