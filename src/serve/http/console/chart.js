@@ -5,7 +5,7 @@ import { byId, count, draw, make, short } from "./show.js";
 
 const SHOWN_KEY = "sidewing.chart";
 const BARS_MAX = 30;
-const POINTS_MAX = 1_000;
+const POINTS_MAX = 10_000;
 const DOTS_MAX = 120;
 /** Of a name this much is looked at, in characters. */
 const NAME_MAX = 60;
