@@ -12,6 +12,7 @@ mod extract;
 mod outer;
 
 mod acceleration;
+mod console;
 mod datasets;
 mod health;
 mod process;
@@ -116,6 +117,7 @@ fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
     let (routes, document) = routes(&door, options.mcp).finish();
     let process = Process { about: Arc::new(options.about), draining: scope.token() };
     let guarded = routes
+        .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(process))

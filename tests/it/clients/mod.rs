@@ -6,6 +6,7 @@
 mod tools;
 
 mod adbc;
+mod console;
 mod grpc;
 mod mcp;
 mod pyarrow;

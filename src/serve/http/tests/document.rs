@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::serve::mcp::McpOptions;
 use super::*;
 use crate::serve::http::{HttpOptions, OPEN_ROUTES, router, routes};
+use crate::serve::mcp::McpOptions;
 use crate::task::Scope;
 
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
