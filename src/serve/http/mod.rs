@@ -9,8 +9,6 @@ mod sql;
 mod state;
 mod times;
 
-use std::sync::Arc;
-
 use ::http::header::{HeaderName, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::Router;
@@ -18,13 +16,14 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use tokio_rustls::rustls::ServerConfig;
 use uuid::Uuid;
 
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use super::socket::Listener;
+use super::tls::ServerTls;
+use crate::config::BindAddress;
 use crate::task::Scope;
 use error::Refusal;
 
@@ -48,15 +47,34 @@ const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 /// How an HTTP listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct HttpOptions {
-    /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may ask.
     pub access: Access,
+    pub mcp: McpAccess,
+}
+
+/// Whether agents are answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum McpAccess {
+    On,
+    #[default]
+    Off,
+}
+
+impl McpAccess {
+    /// On where nobody unknown asks: something guards the listener, or only this machine reaches it.
+    #[must_use]
+    pub fn of(is_guarded: bool, listener: &BindAddress) -> Self {
+        match is_guarded || listener.is_local() {
+            true => Self::On,
+            false => Self::Off,
+        }
+    }
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
 pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: HttpOptions, scope: &Scope) {
-    let HttpOptions { tls, access } = options;
+    let HttpOptions { tls, access, mcp: _ } = options;
     listen::serve(listener, Protocol::Http, tls, router(door, access), scope).await;
 }
 
