@@ -15,6 +15,8 @@ mod fetch;
 mod files;
 mod health;
 mod mcp;
+mod place;
+mod reach;
 mod refresh;
 mod run;
 mod schema;

@@ -352,8 +352,13 @@ fn mutated() -> impl Strategy<Value = String> {
     })
 }
 
+/// A million with `SIDEWING_LONG`.
+fn cases() -> u32 {
+    if std::env::var_os("SIDEWING_LONG").is_some() { 1_000_000 } else { 300 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn no_text_panics(text in "([\\PC\n\t]|: |- |\n  |\\$\\{|&a |\\*a|\\[|\\{){0,60}") {

@@ -5,11 +5,14 @@
 
 mod access;
 mod caching;
+mod keys;
 mod listen;
 mod opening;
+mod settled;
 mod socket;
 mod stall;
 mod status;
+mod tls;
 mod wire;
 
 pub mod flight;
@@ -28,7 +31,9 @@ use crate::query::{
 };
 
 pub use access::{Access, ApiKey};
+pub use keys::ApiKeys;
 pub use socket::Listener;
+pub use tls::{ServerTls, TlsFiles};
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {

@@ -16,6 +16,7 @@ mod proto;
 mod ranks;
 
 mod acceleration;
+mod access;
 mod cache;
 mod cli;
 mod clients;
@@ -27,6 +28,7 @@ mod differential;
 mod federation;
 mod flight_sql;
 mod frontends;
+mod hostile;
 mod limits;
 mod messages;
 mod publishing;

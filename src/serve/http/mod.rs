@@ -41,13 +41,13 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use tokio_rustls::rustls::ServerConfig;
 
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use super::mcp::{self, McpOptions};
 use super::socket::Listener;
+use super::tls::ServerTls;
 use crate::config::Cors;
 use crate::task::Scope;
 use api::Api;
@@ -69,8 +69,7 @@ const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 /// How an HTTP listener is protected, and what it tells of its process. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct HttpOptions {
-    /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may ask.
     pub access: Access,
     /// Which pages of other origins may ask; none where that is off.
