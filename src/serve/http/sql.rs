@@ -115,9 +115,15 @@ async fn begun(
             None => break,
         }
     }
-    let rest = pieces.inspect(move |piece| {
-        if let Err(error) = piece {
+    let rest = pieces.then(move |piece| {
+        if let Err(error) = &piece {
             tracing::warn!(%error, ?request_id, "answer broken off");
+        }
+        // An encoder takes rows for as long as they are ready: between two pieces others have their turn, and what it holds
+        // is flushed.
+        async move {
+            tokio::task::yield_now().await;
+            piece
         }
     });
     Ok(Body::from_stream(stream::iter(here.into_iter().map(Ok)).chain(rest)))

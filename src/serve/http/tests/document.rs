@@ -49,6 +49,8 @@ fn the_document_is_as_it_was() {
 #[test]
 fn every_route_is_in_the_document_or_left_out_on_purpose() {
     let shown = format!("{:?}", routes::<Fake>().finish().0);
+    // What follows is no route: where everything else ends.
+    let (shown, _) = shown.split_once("fallback_router").unwrap();
     let routed: BTreeSet<&str> =
         shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/')).collect();
     let operations = operations();
