@@ -39,7 +39,6 @@ const WHOLE_BYTES_MAX: usize = 64 * 1024;
 #[utoipa::path(
     post,
     path = "/v1/sql",
-    tag = "sql",
     request_body(content(
         (SqlRequest = "application/json"),
         (String = "text/plain", example = "SELECT 1 AS one"),
