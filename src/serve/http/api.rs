@@ -80,7 +80,8 @@ impl<D: Door> Api<D> {
         if let Some(filter) = methods.iter().map(filter).reduce(MethodFilter::or) {
             self.router = self.router.route(&path, on(filter, handler));
         }
-        let operation = Operation { tags: Some(vec![self.tag.to_owned()]), ..P::operation() };
+        let mut operation = P::operation();
+        operation.tags = Some(vec![self.tag.to_owned()]);
         self.document.paths.add_path_operation(path, methods, operation);
         self
     }
