@@ -41,13 +41,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use tokio_rustls::rustls::ServerConfig;
 
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use super::socket::Listener;
-use crate::config::Cors;
+use super::tls::ServerTls;
+use crate::config::{BindAddress, Cors};
 use crate::task::Scope;
 use api::Api;
 use error::Refusal;
@@ -67,13 +67,32 @@ const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 /// How an HTTP listener is protected, and what it tells of its process. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct HttpOptions {
-    /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may ask.
     pub access: Access,
     /// Which pages of other origins may ask; none where that is off.
     pub cors: Cors,
     pub about: About,
+    pub mcp: McpAccess,
+}
+
+/// Whether agents are answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum McpAccess {
+    On,
+    #[default]
+    Off,
+}
+
+impl McpAccess {
+    /// On where nobody unknown asks: something guards the listener, or only this machine reaches it.
+    #[must_use]
+    pub fn of(is_guarded: bool, listener: &BindAddress) -> Self {
+        match is_guarded || listener.is_local() {
+            true => Self::On,
+            false => Self::Off,
+        }
+    }
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
