@@ -40,6 +40,7 @@ use ::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Extension, Router};
 
 use super::Door;
@@ -89,26 +90,30 @@ pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: Http
 /// Every route. What the document holds goes through `route`, what it does not, through `aside`.
 fn routes<D: Door>(door: &D, mcp: McpOptions) -> Api<D> {
     Api::new()
+        .group("sql")
         .route(sql::__path_answer, sql::answer::<D>)
         .route(queries::__path_active, queries::active::<D>)
         .route(queries::__path_recent, queries::recent::<D>)
         .route(queries::__path_cancel, queries::cancel::<D>)
+        .group("datasets")
         .route(datasets::__path_datasets, datasets::datasets::<D>)
         .route(datasets::__path_views, datasets::views::<D>)
         .route(acceleration::__path_change, acceleration::change::<D>)
         .route(acceleration::__path_refresh, acceleration::refresh::<D>)
         .route(process::__path_catalogs, process::catalogs)
+        .group("process")
         .route(process::__path_spicepods, process::spicepods::<D>)
         .route(process::__path_status, process::status)
+        .route(docs::__path_document, docs::document)
+        .group("health")
         .route(health::__path_ready, health::ready::<D>)
         .route(health::__path_readyz, health::readyz::<D>)
         .route(health::__path_health, health::health)
         .route(health::__path_healthz, health::healthz)
-        .route(docs::__path_document, docs::document)
-        .aside("/docs/openapi.json", axum::routing::get(docs::document))
-        .aside("/docs", axum::routing::get(docs::redirect))
-        .aside("/docs/", axum::routing::get(docs::page))
-        .aside("/docs/{file}", axum::routing::get(docs::file))
+        .aside("/docs/openapi.json", get(docs::document))
+        .aside("/docs", get(docs::redirect))
+        .aside("/docs/", get(docs::page))
+        .aside("/docs/{file}", get(docs::file))
         .aside("/v1/mcp", mcp::route(door.clone(), mcp))
 }
 
