@@ -40,7 +40,7 @@ async fn world() -> (Upstream, Sidecar) {
     let datasets = [
         Dataset::of("items", &upstream),
         Dataset::of("shop.goods", &upstream).table("items"),
-        Dataset::of("kept", &upstream).table("items").accelerated("primary_key: (id, day)"),
+        Dataset::of("kept", &upstream).table("items").accelerated("primary_key: '(id, day)'"),
     ];
     let view = "views:\n  - name: named\n    sql: select * from items where name is not null\n";
     let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, view)).start().await;

@@ -75,7 +75,7 @@ fn errors(told: &Value) {
         ("write", "ProgrammingError", "only"),
         ("many", "NotSupportedError", "CommandPreparedStatementUpdate"),
         ("rows", "ProgrammingError", "parameters should contain a single row"),
-        ("unknown_schema", "ProgrammingError", "nowhere"),
+        ("unknown_schema", "ProgrammingError", "No table found"),
         ("not_writable", "ProgrammingError", "read only"),
     ] {
         let (found, said) = (&told[what][0], told[what][1].as_str().unwrap_or_default());

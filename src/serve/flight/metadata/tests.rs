@@ -8,7 +8,6 @@ use tonic::Code;
 
 use super::*;
 use crate::serve::fake::Fake;
-use crate::serve::flight::tests::fuzz;
 
 fn door() -> Fake {
     let batch = RecordBatch::try_from_iter([(
@@ -101,7 +100,7 @@ fn info_and_types_are_told_by_number() {
 }
 
 proptest! {
-    #![proptest_config(fuzz(200))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn no_pattern_makes_it_panic(
