@@ -19,6 +19,7 @@ use crate::query::{DatasetState, QueryError};
 use crate::serve::Access;
 use crate::serve::fake::{Fake, answer, http, upstream_error, watched};
 use crate::serve::listen::ScopeExecutor;
+use crate::serve::mcp::McpOptions;
 use crate::upstream::ErrorKind;
 
 fn numbers(rows: std::ops::Range<i64>) -> RecordBatch {
@@ -532,7 +533,7 @@ proptest! {
                 request = request.header("content-type", "application/json");
             }
             let request = request.body(axum::body::Body::from(body)).unwrap();
-            tower::ServiceExt::oneshot(super::router(Fake::default(), Access::default()), request).await.unwrap().status()
+            tower::ServiceExt::oneshot(super::router(Fake::default(), Access::default(), McpOptions::default()), request).await.unwrap().status()
         });
         prop_assert!(status == 200 || status == 400, "{}", status);
     }

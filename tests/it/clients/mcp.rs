@@ -47,7 +47,10 @@ fn check(saw: &Value) {
     assert_eq!(saw["server"], "sidewing");
     assert!(saw["instructions"].as_str().is_some_and(|text| text.contains("There is items.")), "{saw}");
     let tools = ["sql", "list_datasets", "table_schema", "sample_data", "get_readiness"];
-    assert_eq!(saw["tools"], Value::Object(tools.map(|tool| (tool.to_owned(), json!(true))).into_iter().collect()));
+    assert_eq!(
+        saw["tools"],
+        Value::Object(tools.map(|tool| (tool.to_owned(), json!(true))).into_iter().collect())
+    );
     assert_eq!(saw["resources"], json!(["sidewing://dataset/items"]));
     assert_eq!(saw["templates"], json!(["sidewing://dataset/{name}"]));
     assert_eq!(saw["resource"]["description"], "What can be ordered.", "{saw}");
@@ -121,7 +124,9 @@ async fn give_up(python: &Path, mode: &str) {
         // While the agent still waits, and then after it gave up, its connection open.
         sidecar.wait_until("the upstream is asked", async || upstream.unanswered(Method::DoGet) == 1).await;
         is_under_way = true;
-        sidecar.wait_until("the upstream is asked no more", async || upstream.unanswered(Method::DoGet) == 0).await;
+        sidecar
+            .wait_until("the upstream is asked no more", async || upstream.unanswered(Method::DoGet) == 0)
+            .await;
     };
     let (saw, ()) = tokio::join!(script, watch);
     assert_eq!((saw, is_under_way), (json!({ "gave_up": true, "tools": 5 }), true), "{mode}");

@@ -6,6 +6,7 @@ mod stdio;
 mod tools;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use axum::body::Body;
@@ -14,6 +15,7 @@ use axum::{Extension, Router};
 use futures::stream;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -23,6 +25,8 @@ use crate::serve::access::Identity;
 use crate::serve::fake::{Fake, answer, watched};
 
 const MODERN: &str = "2026-07-28";
+/// Longer than anything here takes on a busy machine.
+const WAIT: Duration = Duration::from_secs(20);
 
 /// As on loopback.
 fn on() -> McpOptions {
@@ -46,10 +50,36 @@ fn numbers(rows: std::ops::Range<i64>) -> RecordBatch {
     RecordBatch::try_from_iter([("n", ints)]).unwrap()
 }
 
-/// Answers `slow` with no row ever; the token is cancelled when the query is dropped.
-fn slow(token: &CancellationToken) -> Fake {
-    let token = token.clone();
-    Fake::default().on("slow", move || Ok(watched(answer(numbers(0..0).schema(), stream::pending()), &token)))
+/// A query `slow` that gives no row ever.
+struct Slow {
+    door: Fake,
+    begun: CancellationToken,
+    dropped: CancellationToken,
+}
+
+impl Slow {
+    fn new() -> Self {
+        let (begun, dropped) = (CancellationToken::new(), CancellationToken::new());
+        let (begins, token) = (begun.clone(), dropped.clone());
+        let door = Fake::default().on("slow", move || {
+            begins.cancel();
+            Ok(watched(answer(numbers(0..0).schema(), stream::pending()), &token))
+        });
+        Self { door, begun, dropped }
+    }
+
+    fn endpoint(&self) -> Router {
+        endpoint(self.door.clone(), on())
+    }
+
+    async fn is_begun(&self) {
+        timeout(WAIT, self.begun.cancelled()).await.expect("the query begins");
+        assert!(!self.dropped.is_cancelled());
+    }
+
+    async fn is_dropped(&self) {
+        timeout(WAIT, self.dropped.cancelled()).await.expect("the query is dropped");
+    }
 }
 
 fn request(method: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> ::http::Request<Body> {
