@@ -60,7 +60,7 @@ impl Publisher {
         let door = LogDoor { context, publication: Arc::clone(log.publication()) };
         let scope = Scope::new();
         let serving = scope.clone();
-        let options = FlightOptions { tls: None, api_keys: Vec::new() };
+        let options = FlightOptions::default();
         scope.spawn("publisher", async move { flight::serve(listener, door, options, &serving).await });
         Ok(Self { address, table, log, scope })
     }

@@ -14,6 +14,8 @@ pub mod demo;
 mod fetch;
 mod health;
 mod mcp;
+mod place;
+mod reach;
 mod refresh;
 mod run;
 mod schema;

@@ -10,10 +10,7 @@ mod put;
 mod service;
 mod wire;
 
-use std::sync::Arc;
-
 use arrow_flight::flight_service_server::FlightServiceServer;
-use tokio_rustls::rustls::ServerConfig;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
@@ -21,6 +18,7 @@ use super::Door;
 use super::access::{self, Access};
 use super::listen::{self, Protocol};
 use super::socket::Listener;
+use super::tls::ServerTls;
 use crate::task::Scope;
 use exchange::Exchanges;
 use put::Puts;
@@ -35,8 +33,7 @@ const OPEN_CALLS: &[&str] = &["/arrow.flight.protocol.FlightService/Handshake"];
 /// How a Flight listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct FlightOptions {
-    /// Certificates; its ALPN protocols must hold `h2`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may call.
     pub access: Access,
 }

@@ -9,8 +9,6 @@ mod sql;
 mod state;
 mod times;
 
-use std::sync::Arc;
-
 use ::http::header::{HeaderName, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::Router;
@@ -18,7 +16,6 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use tokio_rustls::rustls::ServerConfig;
 use uuid::Uuid;
 
 use super::Door;
@@ -26,6 +23,7 @@ use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use super::mcp::{self, McpOptions};
 use super::socket::Listener;
+use super::tls::ServerTls;
 use crate::task::Scope;
 use error::Refusal;
 
@@ -50,8 +48,7 @@ const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 /// How an HTTP listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct HttpOptions {
-    /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may ask.
     pub access: Access,
     /// Whether agents are answered, and which.
