@@ -8,7 +8,8 @@ use crate::serve::mcp::{Descriptions, McpAccess, McpOptions};
 /// How MCP is spoken on this HTTP listener.
 pub(super) fn mcp_options(spicepod: &Spicepod, listener: &BindAddress) -> McpOptions {
     let runtime = &spicepod.runtime;
-    let allowed_origins = if runtime.cors.enabled { runtime.cors.allowed_origins.clone() } else { Vec::new() };
+    let allowed_origins =
+        if runtime.cors.enabled { runtime.cors.allowed_origins.clone() } else { Vec::new() };
     McpOptions {
         access: McpAccess::of(runtime.is_guarded(), listener),
         allowed_hosts: runtime.mcp.allowed_hosts.clone(),
