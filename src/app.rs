@@ -3,6 +3,7 @@
 //! The only file that knows every room. Listeners are bound first, then everything is built, then
 //! datasets are brought up; shutdown goes the other way.
 
+mod agents;
 mod headless;
 mod listeners;
 mod protection;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acceleration::Acceleration;
-use crate::config::{BindAddress, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
+use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
 use crate::query::{Engine, Options, QueueOptions, ResultsCache};
@@ -20,11 +21,11 @@ use crate::secrets::Secrets;
 use crate::serve;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
-use crate::serve::mcp::{Descriptions, McpAccess, McpOptions};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
 
+pub use agents::descriptions;
 pub use headless::Core;
 pub use listeners::{Addresses, BindError, FLIGHT_DEFAULT, HTTP_DEFAULT, Listeners, METRICS_DEFAULT, Urls};
 use protection::{Guards, Protection};
@@ -238,27 +239,6 @@ fn bring_up(runtime: &Runtime, federation: &Federation, acceleration: &Accelerat
     acceleration.start(federation, keepers, parallel);
 }
 
-/// From where agents may ask, and whether at all.
-fn mcp_options(spicepod: &Spicepod, listener: &BindAddress) -> McpOptions {
-    let Runtime { mcp, cors, .. } = &spicepod.runtime;
-    let allowed_origins = if cors.enabled { cors.allowed_origins.clone() } else { Vec::new() };
-    McpOptions {
-        access: McpAccess::of(spicepod.runtime.is_guarded(), listener),
-        allowed_hosts: mcp.allowed_hosts.clone(),
-        allowed_origins,
-        descriptions: descriptions(spicepod),
-    }
-}
-
-/// What the spicepod says that its datasets and views hold.
-#[must_use]
-pub fn descriptions(spicepod: &Spicepod) -> Descriptions {
-    let datasets = spicepod.datasets.iter().map(|dataset| (&dataset.name, dataset.description.as_ref()));
-    let views = spicepod.views.iter().map(|view| (&view.name, view.description.as_ref()));
-    let described = datasets.chain(views).filter_map(|(name, text)| Some((name.to_string(), text?.clone())));
-    Arc::new(described.collect())
-}
-
 /// Starts the front ends, each until `scope` is cancelled.
 fn serve_all(
     listeners: Listeners,
@@ -270,7 +250,7 @@ fn serve_all(
 ) {
     let Listeners { http, flight, metrics: metered, addresses } = listeners;
     let Guards { access, tls, metrics_tls } = guards;
-    let mcp = mcp_options(spicepod, &addresses.http);
+    let mcp = agents::mcp_options(spicepod, &addresses.http);
     let (about, cors) = (about(spicepod, &addresses), spicepod.runtime.cors.clone());
     let options = HttpOptions { tls: tls.clone(), access: access.clone(), cors, about, mcp };
     let (door, serving) = (engine.clone(), scope.clone());

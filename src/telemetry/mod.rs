@@ -25,12 +25,13 @@ pub enum Verbosity {
 }
 
 impl Verbosity {
+    /// Without rmcp's own log, which calls it an error when a client goes away.
     fn directives(self) -> &'static str {
         match self {
-            Self::Silent => "error",
-            Self::Quiet => "warn",
-            Self::Info => "warn,sidewing=info",
-            Self::Verbose => "info,sidewing=debug",
+            Self::Silent => "error,rmcp=off",
+            Self::Quiet => "warn,rmcp=off",
+            Self::Info => "warn,rmcp=off,sidewing=info",
+            Self::Verbose => "info,rmcp=off,sidewing=debug",
             Self::VeryVerbose => "debug,sidewing=trace",
         }
     }

@@ -4,9 +4,10 @@ use std::future::Future;
 
 use ::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ErrorCode, Implementation, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-    ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, Implementation,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig,
+    Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{ErrorData, ServerHandler};
@@ -46,17 +47,16 @@ impl<D: Door> Server<D> {
     }
 }
 
-/// The work, unless the client cancels the request or goes away. Dropping it ends its query, upstream included.
+/// The work, unless the client cancels the request or goes away; then what is left of it is dropped, and its query ends,
+/// upstream included.
 async fn unless_cancelled<T>(
     context: &RequestContext<RoleServer>,
-    work: impl Future<Output = Result<T, ErrorData>>,
-) -> Result<T, ErrorData> {
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let parts = context.extensions.get::<Parts>();
     let gone = parts.and_then(|parts| parts.extensions.get::<Gone>().cloned());
     let gone = gone.map_or_else(CancellationToken::new, |Gone(token)| token);
-    let done = gone.run_until_cancelled(context.ct.run_until_cancelled(work)).await.flatten();
-    // Nobody reads it: rmcp sends no answer to a cancelled request.
-    done.unwrap_or_else(|| Err(ErrorData::internal_error("the request was cancelled", None)))
+    gone.run_until_cancelled(context.ct.run_until_cancelled(work)).await.flatten()
 }
 
 /// All lists have one page.
@@ -101,8 +101,10 @@ impl<D: Door> ServerHandler for Server<D> {
             return Err(ErrorData::new(ErrorCode::INVALID_PARAMS, message, None));
         };
         let asker = self.asker();
-        let call = async { Ok(asker.call(kind, request.arguments.unwrap_or_default()).await.into()) };
-        unless_cancelled(&context, call).await
+        let call = asker.call(kind, request.arguments.unwrap_or_default());
+        let called = unless_cancelled(&context, call).await;
+        // Nobody reads it: what is cancelled gets no answer.
+        Ok(called.unwrap_or_else(|| CallToolResult::error(Vec::new())).into())
     }
 
     async fn list_resources(
@@ -129,7 +131,8 @@ impl<D: Door> ServerHandler for Server<D> {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let asker = self.asker();
-        let read = async { resources::read(&asker, &request.uri).await.map(Into::into) };
-        unless_cancelled(&context, read).await
+        let read = unless_cancelled(&context, resources::read(&asker, &request.uri)).await;
+        // As above.
+        read.unwrap_or_else(|| Ok(ReadResourceResult::new(Vec::new()))).map(Into::into)
     }
 }

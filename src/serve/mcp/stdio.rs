@@ -14,8 +14,8 @@ use crate::serve::Door;
 /// A conversation that did not begin as MCP does, or broke off.
 #[derive(Debug, Error)]
 pub enum StdioError {
-    #[error("the client does not speak MCP: {0}; it has to begin with `initialize` or `server/discover`")]
-    Begin(String),
+    #[error("the client does not speak MCP: it has to begin with `initialize` or `server/discover`")]
+    Begin,
     #[error("the conversation broke off: {0}")]
     Broken(String),
 }
@@ -42,6 +42,7 @@ where
             ended.map(drop).map_err(|error| StdioError::Broken(error.to_string()))
         }
         Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => Ok(()),
-        Err(error) => Err(StdioError::Begin(error.to_string())),
+        Err(ServerInitializeError::ExpectedInitializeRequest(_)) => Err(StdioError::Begin),
+        Err(error) => Err(StdioError::Broken(error.to_string())),
     }
 }

@@ -397,5 +397,7 @@ fn schema<T: JsonSchema>(is_output: bool) -> JsonObject {
     let mut object = schema.as_object().cloned().unwrap_or_default();
     object.remove("title");
     object.remove("description");
+    // Some clients take a schema without any for a broken one.
+    object.entry("properties").or_insert_with(|| json!({}));
     object
 }

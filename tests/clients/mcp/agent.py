@@ -17,6 +17,9 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
+# How long datasets may take to become ready.
+READY_SECONDS = 30
+
 # What is on this machine is asked directly.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
@@ -52,9 +55,16 @@ async def call(client, name, **arguments):
     }
 
 
+async def until_ready(client):
+    """A server that has just been started is still reaching its upstreams."""
+    while not (await call(client, "get_readiness"))["structured"]["ready"]:
+        await asyncio.sleep(0.1)
+
+
 async def main():
     mode, *where = sys.argv[1:]
     async with connected(mode, where) as client:
+        await asyncio.wait_for(until_ready(client), READY_SECONDS)
         tools = (await client.list_tools()).tools
         resources = (await client.list_resources()).resources
         templates = (await client.list_resource_templates()).resource_templates

@@ -118,7 +118,8 @@ async fn give_up(python: &Path, mode: &str) {
     upstream.inject(Method::DoGet, 1, Fault::Hang);
     let sql = "SELECT count(*) FROM items";
     let url = url(&sidecar);
-    let script = tools::script(python, "mcp/give_up.py", &[mode, &url, sql]);
+    let args = [mode, &url, sql];
+    let script = tools::script(python, "mcp/give_up.py", &args);
     let mut is_under_way = false;
     let watch = async {
         // While the agent still waits, and then after it gave up, its connection open.

@@ -1,7 +1,5 @@
 //! Random messages: whatever comes, the endpoint answers, never with a 5xx, and goes on. `SIDEWING_LONG=1` sends more.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -146,7 +144,7 @@ fn no_message_panics_or_fails_the_server() {
         let status = runtime.block_on(async {
             let response = send(&router, request).await;
             let status = response.status();
-            let _ = tokio::time::timeout(ANSWER_MAX, response.into_body().collect()).await;
+            let _ = timeout(ANSWER_MAX, response.into_body().collect()).await;
             status
         });
         prop_assert!(!status.is_server_error(), "{status}");

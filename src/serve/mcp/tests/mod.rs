@@ -6,6 +6,7 @@ mod stdio;
 mod tools;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use axum::body::Body;
@@ -14,6 +15,7 @@ use axum::{Extension, Router};
 use futures::stream;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -23,6 +25,8 @@ use crate::serve::access::Identity;
 use crate::serve::fake::{Fake, answer, watched};
 
 const MODERN: &str = "2026-07-28";
+/// Longer than anything here takes on a busy machine.
+const WAIT: Duration = Duration::from_secs(20);
 
 /// As on loopback.
 fn on() -> McpOptions {
@@ -46,10 +50,36 @@ fn numbers(rows: std::ops::Range<i64>) -> RecordBatch {
     RecordBatch::try_from_iter([("n", ints)]).unwrap()
 }
 
-/// Answers `slow` with no row ever; the token is cancelled when the query is dropped.
-fn slow(token: &CancellationToken) -> Fake {
-    let token = token.clone();
-    Fake::default().on("slow", move || Ok(watched(answer(numbers(0..0).schema(), stream::pending()), &token)))
+/// A query `slow` that gives no row ever.
+struct Slow {
+    door: Fake,
+    begun: CancellationToken,
+    dropped: CancellationToken,
+}
+
+impl Slow {
+    fn new() -> Self {
+        let (begun, dropped) = (CancellationToken::new(), CancellationToken::new());
+        let (begins, token) = (begun.clone(), dropped.clone());
+        let door = Fake::default().on("slow", move || {
+            begins.cancel();
+            Ok(watched(answer(numbers(0..0).schema(), stream::pending()), &token))
+        });
+        Self { door, begun, dropped }
+    }
+
+    fn endpoint(&self) -> Router {
+        endpoint(self.door.clone(), on())
+    }
+
+    async fn is_begun(&self) {
+        timeout(WAIT, self.begun.cancelled()).await.expect("the query begins");
+        assert!(!self.dropped.is_cancelled());
+    }
+
+    async fn is_dropped(&self) {
+        timeout(WAIT, self.dropped.cancelled()).await.expect("the query is dropped");
+    }
 }
 
 fn request(method: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> ::http::Request<Body> {
@@ -152,5 +182,17 @@ impl Session {
 
     async fn ask(&self, method: &str, params: Value) -> Value {
         message(self.post(call(1, method, &params)).await).await
+    }
+}
+
+#[test]
+fn agents_are_answered_where_nobody_unknown_asks() {
+    let of = |is_guarded, address: &str| McpAccess::of(is_guarded, &address.parse().unwrap());
+    for local in ["127.0.0.1:1", "[::1]:1", "unix:/s"] {
+        assert_eq!(of(false, local), McpAccess::On, "{local}");
+    }
+    for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        assert_eq!(of(false, open), McpAccess::Off, "{open}");
+        assert_eq!(of(true, open), McpAccess::On, "{open}");
     }
 }

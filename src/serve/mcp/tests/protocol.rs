@@ -1,11 +1,6 @@
 //! Who may speak, in which session, and what ends what.
 
-use std::time::Duration;
-
 use super::*;
-
-/// Longer than anything here takes on a busy machine.
-const WAIT: Duration = Duration::from_secs(20);
 
 fn door() -> Fake {
     Fake::default().table("orders", vec![numbers(0..3)])
@@ -138,60 +133,61 @@ async fn messages_are_bounded_and_read_strictly() {
     assert_eq!(narrow.status(), 400);
 }
 
-/// Waits until the query was dropped.
-async fn dropped(token: &CancellationToken) {
-    tokio::time::timeout(WAIT, token.cancelled()).await.expect("the query is dropped");
-}
-
 fn slow_call(id: u64) -> String {
     call(id, "tools/call", &json!({ "name": "sql", "arguments": { "query": "slow" } }))
 }
 
 #[tokio::test]
 async fn a_cancelled_request_ends_its_query() {
-    let token = CancellationToken::new();
-    let session = Session::open(&endpoint(slow(&token), on())).await;
+    let slow = Slow::new();
+    let session = Session::open(&slow.endpoint()).await;
     let waiting = session.post(slow_call(7)).await;
+    slow.is_begun().await;
     let noted = json!({
         "jsonrpc": "2.0",
         "method": "notifications/cancelled",
         "params": { "requestId": 7, "reason": "had enough" },
     });
     assert_eq!(session.post(noted.to_string()).await.status(), 202);
-    dropped(&token).await;
-    let rest = tokio::time::timeout(WAIT, text(waiting)).await.expect("the stream ends");
+    slow.is_dropped().await;
+    let rest = timeout(WAIT, text(waiting)).await.expect("the stream ends");
     assert!(!rest.contains("result"), "{rest}");
+    assert_eq!(session.ask("ping", json!({})).await["result"], json!({}));
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_ends_its_query() {
-    let token = CancellationToken::new();
-    let session = Session::open(&endpoint(slow(&token), on())).await;
+    let slow = Slow::new();
+    let session = Session::open(&slow.endpoint()).await;
     let waiting = session.post(slow_call(7)).await;
-    assert!(!token.is_cancelled());
+    slow.is_begun().await;
     drop(waiting);
-    dropped(&token).await;
+    slow.is_dropped().await;
 
-    let token = CancellationToken::new();
-    let router = endpoint(slow(&token), on());
+    let slow = Slow::new();
+    let router = slow.endpoint();
     let arguments = json!({ "name": "sql", "arguments": { "query": "slow" } });
     let waiting = send(&router, modern("tools/call", arguments));
-    assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err(), "no answer yet");
-    dropped(&token).await;
+    tokio::select! {
+        answered = waiting => panic!("{answered:?}"),
+        () = slow.is_begun() => {}
+    }
+    slow.is_dropped().await;
 }
 
 #[tokio::test]
 async fn sessions_end_with_their_endpoint() {
-    let token = CancellationToken::new();
-    let router = endpoint(slow(&token), on());
+    let slow = Slow::new();
+    let router = slow.endpoint();
     let session = Session::open(&router).await;
     let listening = send(&router, session.request("GET", "")).await;
     assert_eq!(listening.status(), 200);
     assert_eq!(listening.headers()["content-type"], "text/event-stream");
     let waiting = session.post(slow_call(7)).await;
+    slow.is_begun().await;
     drop((router, session));
     for stream in [listening, waiting] {
-        tokio::time::timeout(WAIT, text(stream)).await.expect("the stream ends");
+        timeout(WAIT, text(stream)).await.expect("the stream ends");
     }
-    dropped(&token).await;
+    slow.is_dropped().await;
 }

@@ -1,15 +1,10 @@
 //! Lines in, lines out.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf, split};
-use tokio::time::timeout;
 
 use super::*;
 use crate::serve::mcp::{Descriptions, StdioError, serve_stdio};
 use crate::task::Scope;
-
-const WAIT: Duration = Duration::from_secs(20);
 
 struct Talk {
     lines: tokio::io::Lines<BufReader<ReadHalf<DuplexStream>>>,
@@ -96,20 +91,21 @@ async fn a_client_that_does_not_begin_is_told() {
 
 #[tokio::test]
 async fn queries_end_with_the_request_and_with_the_conversation() {
-    let token = CancellationToken::new();
-    let mut talk = Talk::with(slow(&token));
-    talk.begin().await;
     let called = json!({ "name": "sql", "arguments": { "query": "slow" } });
-    talk.say(&call(5, "tools/call", &called)).await;
-    talk.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#).await;
-    timeout(WAIT, token.cancelled()).await.expect("the query is dropped");
-
-    let token = CancellationToken::new();
-    let mut talk = Talk::with(slow(&token));
+    let slow = Slow::new();
+    let mut talk = Talk::with(slow.door.clone());
     talk.begin().await;
     talk.say(&call(5, "tools/call", &called)).await;
-    assert_eq!(talk.ask("ping", json!({})).await["result"], json!({}));
+    slow.is_begun().await;
+    talk.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#).await;
+    slow.is_dropped().await;
+
+    let slow = Slow::new();
+    let mut talk = Talk::with(slow.door.clone());
+    talk.begin().await;
+    talk.say(&call(5, "tools/call", &called)).await;
+    slow.is_begun().await;
     talk.to.shutdown().await.unwrap();
     talk.end().await.unwrap();
-    timeout(WAIT, token.cancelled()).await.expect("the query is dropped");
+    slow.is_dropped().await;
 }

@@ -152,7 +152,7 @@ async fn a_late_error_is_the_whole_result() {
         Ok(answer(batch.schema(), stream::iter([Ok(batch), late])))
     });
     let result = tool(&router(broken), "sql", json!({ "query": "break" })).await;
-    assert_eq!(failed(&result), "Internal: half way");
+    assert_eq!(failed(&result), "Internal: internal error: half way");
 }
 
 #[tokio::test]
