@@ -3,33 +3,28 @@
 //! The only file that knows every room. Listeners are bound first, then everything is built, then
 //! datasets are brought up; shutdown goes the other way.
 
-use std::net::SocketAddr;
+mod listeners;
+mod protection;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use crate::acceleration::Acceleration;
-use crate::config::{BindAddress, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
+use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
 use crate::query::{Engine, Options, QueueOptions, ResultsCache};
 use crate::secrets::Secrets;
+use crate::serve;
 use crate::serve::flight::FlightOptions;
-use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
-use crate::serve::{self, Listener};
+use crate::serve::http::{About, HttpOptions, ListenerAbout, McpAccess, SpicepodAbout};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
 use crate::upstream::{Pool, PoolOptions, Target};
 
-/// Where the front ends listen when neither the command line nor the spicepod says.
-pub const HTTP_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8090);
-pub const FLIGHT_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 50051);
-pub const METRICS_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
+pub use listeners::{Addresses, BindError, FLIGHT_DEFAULT, HTTP_DEFAULT, Listeners, METRICS_DEFAULT, Urls};
+use protection::{Guards, Protection};
 
 /// The inbound message limit of datasets that set none.
 const MESSAGE_SIZE_VARIABLE: &str = "SIDEWING_MAX_MESSAGE_SIZE";
@@ -42,56 +37,6 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keepers hold nothing that has to be finished.
 const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where each front end is to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
-    pub http: BindAddress,
-    pub flight: BindAddress,
-    pub metrics: BindAddress,
-}
-
-/// A listener that could not be had.
-#[derive(Debug, Error)]
-#[error(
-    "cannot listen on {address} for {front}: {source}; another process may have it, choose another with --{front} ADDR"
-)]
-pub struct BindError {
-    pub front: &'static str,
-    pub address: BindAddress,
-    #[source]
-    pub source: std::io::Error,
-}
-
-/// Bound listeners, before anything is served.
-pub struct Listeners {
-    http: Listener,
-    flight: Listener,
-    metrics: Listener,
-    pub addresses: Addresses,
-}
-
-impl Listeners {
-    /// Binds all three.
-    ///
-    /// # Errors
-    /// The first address that cannot be had.
-    pub async fn bind(wanted: Addresses) -> Result<Self, BindError> {
-        let http = bind("http", wanted.http).await?;
-        let flight = bind("flight", wanted.flight).await?;
-        let metrics = bind("metrics", wanted.metrics).await?;
-        let addresses = Addresses { http: http.1, flight: flight.1, metrics: metrics.1 };
-        Ok(Self { http: http.0, flight: flight.0, metrics: metrics.0, addresses })
-    }
-}
-
-async fn bind(front: &'static str, address: BindAddress) -> Result<(Listener, BindAddress), BindError> {
-    let bound = match Listener::bind(&address).await {
-        Ok(listener) => listener.address().map(|bound| (listener, bound)),
-        Err(error) => Err(error),
-    };
-    bound.map_err(|source| BindError { front, address, source })
-}
-
 /// A spicepod with its secrets resolved, its connections described and its views laid out: everything
 /// that can be known without a network is right.
 pub struct Plan {
@@ -100,6 +45,7 @@ pub struct Plan {
     pub federation: Federation,
     pub acceleration: Acceleration,
     resources: Resources,
+    protection: Protection,
     /// Owns the connections to upstreams.
     connections: Scope,
 }
@@ -113,14 +59,15 @@ impl Plan {
         let connections = Scope::new();
         let names: Vec<&DatasetName> = spicepod.datasets.iter().map(|dataset| &dataset.name).collect();
         let mut problems = federation::view_problems(&names, &spicepod.views);
-        let datasets = remote_datasets(&spicepod, &connections).unwrap_or_else(|more| {
-            problems.extend(more);
-            Vec::new()
-        });
-        let resources = match Resources::try_new(&spicepod.runtime.memory) {
-            Ok(resources) if problems.is_empty() => resources,
-            found => {
-                problems.extend(found.err());
+        let resolved = resolved(&spicepod, &connections);
+        let (resources, datasets, protection) = match (Resources::try_new(&spicepod.runtime.memory), resolved)
+        {
+            (Ok(resources), Ok((datasets, protection))) if problems.is_empty() => {
+                (resources, datasets, protection)
+            }
+            (resources, resolved) => {
+                problems.extend(resources.err());
+                problems.extend(resolved.err().into_iter().flatten());
                 return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
             }
         };
@@ -136,20 +83,36 @@ impl Plan {
         });
         match built {
             Ok((federation, acceleration)) => {
-                Ok(Self { spicepod, datasets, federation, acceleration, resources, connections })
+                Ok(Self { spicepod, datasets, federation, acceleration, resources, protection, connections })
             }
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
 }
 
-fn remote_datasets(spicepod: &Spicepod, connections: &Scope) -> Result<Vec<RemoteDataset>, Vec<Diagnostic>> {
-    let secrets = Secrets::load(spicepod)?;
+/// All that has secrets.
+fn resolved(
+    spicepod: &Spicepod,
+    connections: &Scope,
+) -> Result<(Vec<RemoteDataset>, Protection), Vec<Diagnostic>> {
+    let secrets = Arc::new(Secrets::load(spicepod)?);
+    let datasets = remote_datasets(spicepod, &secrets, connections);
+    match (datasets, Protection::try_new(&spicepod.runtime, secrets)) {
+        (Ok(datasets), Ok(protection)) => Ok((datasets, protection)),
+        (datasets, protection) => Err(datasets.err().into_iter().chain(protection.err()).flatten().collect()),
+    }
+}
+
+fn remote_datasets(
+    spicepod: &Spicepod,
+    secrets: &Secrets,
+    connections: &Scope,
+) -> Result<Vec<RemoteDataset>, Vec<Diagnostic>> {
     let pool = Pool::with_options(pool_options(spicepod, connections.clone())?);
     let mut datasets = Vec::with_capacity(spicepod.datasets.len());
     let mut problems = Vec::new();
     for dataset in &spicepod.datasets {
-        match remote_dataset(dataset, &secrets, &pool) {
+        match remote_dataset(dataset, secrets, &pool) {
             Ok(remote) => datasets.push(remote),
             Err(more) => problems.extend(more),
         }
@@ -196,6 +159,8 @@ fn pool_options(spicepod: &Spicepod, scope: Scope) -> Result<PoolOptions, Vec<Di
 pub struct App {
     pub engine: Engine,
     pub addresses: Addresses,
+    /// Where clients reach it.
+    pub urls: Urls,
     scope: Scope,
     keepers: Scope,
     connections: Scope,
@@ -207,7 +172,7 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, acceleration, resources, connections, .. } = plan;
+        let Plan { spicepod, federation, acceleration, resources, protection, connections, .. } = plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
         // Shared runs outlive the request that began them, as keepers do.
         let pool = federation.memory_pool();
@@ -216,32 +181,16 @@ impl App {
             .accelerated(acceleration.clone())
             .caching(cache);
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
-        let addresses = listeners.addresses;
-        let (http, flight, metered) = (scope.clone(), scope.clone(), scope.clone());
-        let door = engine.clone();
-        let (about, cors) = (about(&spicepod, &addresses), spicepod.runtime.cors.clone());
-        let options = HttpOptions { about, cors, ..HttpOptions::default() };
-        scope.spawn_draining("http", async move {
-            serve::http::serve(listeners.http, door, options, &http).await
-        });
-        let door = engine.clone();
-        scope.spawn_draining("flight", async move {
-            serve::flight::serve(listeners.flight, door, FlightOptions::default(), &flight).await;
-        });
-        let measured = engine.clone();
-        let render: Render = Arc::new(move || {
-            measured.measure();
-            metrics()
-        });
-        scope.spawn_draining("metrics", async move {
-            serve::metrics::serve(listeners.metrics, render, &metered).await;
-        });
+        let addresses = listeners.addresses.clone();
+        let urls = addresses.urls(&spicepod.runtime);
+        let guards = protection.start(&keepers);
+        serve_all(listeners, &spicepod, guards, &engine, metrics, &scope);
         let parallel = spicepod.runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
         federation.start(&keepers, parallel);
         acceleration.start(&federation, &keepers, parallel);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
-        Self { engine, addresses, scope, keepers, connections, resources, shutdown_timeout }
+        Self { engine, addresses, urls, scope, keepers, connections, resources, shutdown_timeout }
     }
 
     /// Stops accepting, lets running queries end, then stops the keepers.
@@ -261,6 +210,37 @@ impl Drop for App {
     fn drop(&mut self) {
         self.resources.remove_files();
     }
+}
+
+/// Starts the front ends, each until `scope` is cancelled.
+fn serve_all(
+    listeners: Listeners,
+    spicepod: &Spicepod,
+    guards: Guards,
+    engine: &Engine,
+    metrics: Render,
+    scope: &Scope,
+) {
+    let Listeners { http, flight, metrics: metered, addresses } = listeners;
+    let Guards { access, tls, metrics_tls } = guards;
+    let mcp = McpAccess::of(spicepod.runtime.is_guarded(), &addresses.http);
+    let (about, cors) = (about(spicepod, &addresses), spicepod.runtime.cors.clone());
+    let options = HttpOptions { tls: tls.clone(), access: access.clone(), mcp, cors, about };
+    let (door, serving) = (engine.clone(), scope.clone());
+    scope.spawn_draining("http", async move { serve::http::serve(http, door, options, &serving).await });
+    let options = FlightOptions { tls, access };
+    let (door, serving) = (engine.clone(), scope.clone());
+    scope
+        .spawn_draining("flight", async move { serve::flight::serve(flight, door, options, &serving).await });
+    let measured = engine.clone();
+    let render: Render = Arc::new(move || {
+        measured.measure();
+        metrics()
+    });
+    let serving = scope.clone();
+    scope.spawn_draining("metrics", async move {
+        serve::metrics::serve(metered, render, metrics_tls, &serving).await;
+    });
 }
 
 fn about(spicepod: &Spicepod, addresses: &Addresses) -> About {

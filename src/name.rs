@@ -3,6 +3,7 @@
 //! What enters is text from a spicepod or a client; what leaves cannot be wrong. Nothing here does I/O.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -233,9 +234,23 @@ pub struct EndpointUrl {
     tls: bool,
     host: String,
     port: u16,
+    /// The Unix domain socket that stands for the host.
+    socket: Option<PathBuf>,
 }
 
 impl EndpointUrl {
+    /// A server behind a Unix domain socket of this machine. No URL says so.
+    #[must_use]
+    pub fn of_socket(path: PathBuf) -> Self {
+        Self { tls: false, host: "localhost".to_owned(), port: HTTP_PORT, socket: Some(path) }
+    }
+
+    /// The socket to connect to instead of host and port.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn is_tls(&self) -> bool {
@@ -265,6 +280,9 @@ impl EndpointUrl {
 
 impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.socket {
+            return write!(f, "unix:{}", path.display());
+        }
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.authority())
     }
@@ -295,7 +313,7 @@ impl FromStr for EndpointUrl {
         }
         let (host, port) = split_authority(text, authority)?;
         let port = port.unwrap_or(if tls { HTTPS_PORT } else { HTTP_PORT });
-        Ok(Self { tls, host: host.to_ascii_lowercase(), port })
+        Ok(Self { tls, host: host.to_ascii_lowercase(), port, socket: None })
     }
 }
 

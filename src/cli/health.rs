@@ -4,26 +4,30 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use http::uri::PathAndQuery;
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use http_body_util::Full;
 
 use super::fetch::fetch;
+use super::place::Place;
+use super::reach::ReachArgs;
 
 /// A probe that hangs has failed.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Arguments of `sidewing health`.
 #[derive(Debug, Args)]
-pub struct HealthArgs {
-    /// What to ask; a URL without a path means its /health. /v1/ready tells whether every dataset is ready
+pub(crate) struct HealthArgs {
+    /// What to ask: a URL, or unix:/path/of/socket; without a path behind it, its /health. /v1/ready tells whether every
+    /// dataset is ready
     #[arg(default_value = "http://127.0.0.1:8090/health")]
-    pub url: String,
+    url: String,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 /// Exits 0 when the answer is 200, else 1 with one line on stderr.
-pub async fn run(args: HealthArgs) -> ExitCode {
-    let failure = match status(&args.url).await {
+pub(super) async fn run(args: HealthArgs) -> ExitCode {
+    let failure = match status(&args.url, &args.reach).await {
         Ok(StatusCode::OK) => return ExitCode::SUCCESS,
         Ok(status) => format!("answered {status}"),
         Err(why) => why,
@@ -32,15 +36,11 @@ pub async fn run(args: HealthArgs) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn status(url: &str) -> Result<StatusCode, String> {
-    let uri: Uri = url.parse().map_err(|_| "not a URL: expected http://host:port/path".to_owned())?;
-    let mut parts = uri.into_parts();
-    if parts.path_and_query.as_ref().is_none_or(|path| path == "/") {
-        parts.path_and_query = Some(PathAndQuery::from_static("/health"));
-    }
-    let uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
-    let request = Request::get(uri).body(Full::default()).map_err(|error| error.to_string())?;
-    let (status, _body) = fetch(request, TIMEOUT).await.map_err(|error| error.to_string())?;
+async fn status(url: &str, reach: &ReachArgs) -> Result<StatusCode, String> {
+    let (place, path) = Place::split(url)?;
+    let path = if path.is_empty() { "/health" } else { &path };
+    let request = Request::get(path).body(Full::default()).map_err(|error| error.to_string())?;
+    let (status, _body) = fetch(&place, reach, request, TIMEOUT).await.map_err(|error| error.to_string())?;
     Ok(status)
 }
 
@@ -62,7 +62,8 @@ mod tests {
             stream.write_all(reply.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&head[..read]).lines().next().unwrap_or_default().to_owned()
         };
-        tokio::join!(status(&url), server)
+        let reach = ReachArgs::default();
+        tokio::join!(status(&url, &reach), server)
     }
 
     #[tokio::test]
@@ -77,8 +78,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_asked_is_said() {
-        assert!(status("https://localhost").await.unwrap_err().contains("http://"));
-        assert!(status("not a url").await.unwrap_err().contains("not a URL"));
+        let said = async |url| status(url, &ReachArgs::default()).await.unwrap_err();
+        assert!(said("ftp://localhost").await.contains("expected one such as"));
+        assert!(said("not a url").await.contains("neither an address nor a URL"));
+        assert!(said("unix:/no/such/socket").await.contains("cannot connect"));
         let (status, _) = ask("/", "garbage\r\n\r\n").await;
         assert!(status.unwrap_err().contains("broke"));
     }

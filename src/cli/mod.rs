@@ -13,6 +13,8 @@ mod check;
 pub mod demo;
 mod fetch;
 mod health;
+mod place;
+mod reach;
 mod refresh;
 mod run;
 mod schema;

@@ -59,7 +59,7 @@ pub(super) async fn run(args: RefreshArgs) -> ExitCode {
 }
 
 async fn refresh(args: &RefreshArgs) -> Result<String, String> {
-    let sidecar = &args.sidecar.sidecar;
+    let sidecar = &args.sidecar.sidecar();
     let path = format!("/v1/datasets/{}/acceleration/refresh", encoded(&args.name.to_string()));
     let queued: Queued = match sidecar.post(&path, body(args)).await? {
         (StatusCode::CREATED, body) => serde_json::from_slice(&body)

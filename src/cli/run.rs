@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::{self, Addresses, App, Listeners, Plan};
+use crate::app::{self, Addresses, App, Listeners, Plan, Urls};
 use crate::config::{self, BindAddress, Spicepod};
 use crate::telemetry;
 
@@ -65,12 +65,12 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return fail(&error.to_string()),
     };
-    if let Some(warning) = open_to_others(&listeners.addresses) {
+    if let Some(warning) = listeners.addresses.open_to_others(&plan.spicepod.runtime) {
         eprintln!("{warning}");
     }
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, metrics);
-    print_addresses(&name, &app.addresses);
+    print_addresses(&name, &app.urls);
     tokio::select! {
         () = states::print(&app.engine, &mut screen) => signals.next().await,
         () = signals.next() => {}
@@ -81,29 +81,13 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
 }
 
 /// Where everything is answered; the harness of the tests and people read the same lines.
-pub(super) fn print_addresses(name: &str, addresses: &Addresses) {
+pub(super) fn print_addresses(name: &str, urls: &Urls) {
     say!("sidewing {}  {}", env!("CARGO_PKG_VERSION"), name);
     say!();
-    say!("  http     http://{}", addresses.http);
-    say!("  flight   http://{}", addresses.flight);
-    say!("  metrics  http://{}", addresses.metrics);
+    say!("  http     {}", urls.http);
+    say!("  flight   {}", urls.flight);
+    say!("  metrics  {}", urls.metrics);
     say!();
-}
-
-/// What to say when others than this machine can ask SQL: there is no authentication yet. Metrics are
-/// meant to be scraped from elsewhere.
-fn open_to_others(addresses: &Addresses) -> Option<String> {
-    let fronts = [("http", &addresses.http), ("flight", &addresses.flight)];
-    let open = fronts.iter().filter(|(_, address)| !address.is_local());
-    let open: Vec<String> = open.map(|(front, address)| format!("{front} on {address}")).collect();
-    match open.is_empty() {
-        true => None,
-        false => Some(format!(
-            "warning: {} can be reached from other machines and asks for no key: whoever reaches it reads \
-             every dataset; keep it to 127.0.0.1, or to a network where everybody may",
-            open.join(" and ")
-        )),
-    }
 }
 
 /// Lets running queries end; a second signal ends at once.
@@ -118,27 +102,5 @@ pub(super) async fn drain(app: &App, signals: &mut StopSignals) -> ExitCode {
             }
         },
         () = signals.next() => ExitCode::FAILURE,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_sql_beyond_this_machine_is_warned_of() {
-        let said = |http: &str, flight: &str| {
-            let metrics = "0.0.0.0:9090".parse().unwrap();
-            open_to_others(&Addresses {
-                http: http.parse().unwrap(),
-                flight: flight.parse().unwrap(),
-                metrics,
-            })
-        };
-        assert_eq!(said("127.0.0.1:1", "[::1]:2"), None);
-        assert_eq!(said("[::ffff:127.0.0.1]:1", "127.0.0.9:2"), None);
-        let both = said("0.0.0.0:1", "[::]:2").unwrap();
-        assert!(both.contains("http on 0.0.0.0:1 and flight on [::]:2"), "{both}");
-        assert!(!said("127.0.0.1:1", "10.0.0.1:2").unwrap().contains("http"));
     }
 }

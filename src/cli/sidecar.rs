@@ -1,12 +1,11 @@
 //! A running sidecar, asked over its HTTP API: where it is, and what it says of its datasets.
 
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use chrono::DateTime;
 use clap::Args;
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;
 
@@ -14,6 +13,8 @@ use crate::acceleration::Progress;
 use crate::name::DatasetName;
 
 use super::fetch::fetch;
+use super::place::Place;
+use super::reach::ReachArgs;
 
 /// States are answered from memory: longer, and nobody is there.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,14 +22,18 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Which sidecar is meant.
 #[derive(Debug, Args)]
 pub(super) struct SidecarArgs {
-    /// Where the sidecar answers HTTP: an address or a URL
+    /// Where the sidecar answers HTTP: an address, a URL, or unix:/path/of/socket
     #[arg(long = "http", value_name = "ADDR", default_value = "http://127.0.0.1:8090")]
-    pub sidecar: Sidecar,
+    place: Place,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
-/// `http://host:port` of a sidecar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sidecar(String);
+/// A sidecar, and how it is reached.
+pub(super) struct Sidecar {
+    place: Place,
+    reach: ReachArgs,
+}
 
 /// One dataset, as `GET /v1/datasets?status=true` tells it.
 #[derive(Debug, Deserialize)]
@@ -71,27 +76,10 @@ pub(super) struct Failure {
     pub reason: String,
 }
 
-impl FromStr for Sidecar {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let url = match text.contains("://") {
-            true => text.to_owned(),
-            false => format!("http://{text}"),
-        };
-        let base = url.trim_end_matches('/').to_owned();
-        let uri: Uri = base.parse().map_err(|_| expected(text))?;
-        match (uri.scheme_str(), uri.authority(), uri.path(), uri.query()) {
-            (Some("http"), Some(_), "/" | "", None) => Ok(Self(base)),
-            _ => Err(expected(text)),
-        }
+impl SidecarArgs {
+    pub(super) fn sidecar(&self) -> Sidecar {
+        Sidecar { place: self.place.clone(), reach: self.reach.clone() }
     }
-}
-
-fn expected(text: &str) -> String {
-    format!(
-        "`{text}` is neither an address nor a URL: expected one such as `127.0.0.1:8090` or `http://sidecar:8090`"
-    )
 }
 
 impl Sidecar {
@@ -108,11 +96,11 @@ impl Sidecar {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), String> {
-        let Self(base) = self;
-        let request = Request::builder().method(method).uri(format!("{base}{path}")).body(Full::new(body));
+        let Self { place, reach } = self;
+        let request = Request::builder().method(method).uri(path).body(Full::new(body));
         let request = request.map_err(|error| error.to_string())?;
-        fetch(request, TIMEOUT).await.map_err(|error| {
-            format!("no sidecar answers at {base}: {error}; start one with `sidewing run`, or name its address with --http ADDR")
+        fetch(place, reach, request, TIMEOUT).await.map_err(|error| {
+            format!("no sidecar answers at {place}: {error}; start one with `sidewing run`, or name its address with --http ADDR")
         })
     }
 
@@ -138,16 +126,20 @@ impl Sidecar {
     /// # Errors
     /// Not what a sidecar answers.
     pub(super) fn read_datasets(&self, json: &[u8]) -> Result<Vec<Dataset>, String> {
-        let Self(base) = self;
+        let place = &self.place;
         serde_json::from_slice(json)
-            .map_err(|error| format!("what answers at {base} is no sidewing of this version: {error}"))
+            .map_err(|error| format!("what answers at {place} is no sidewing of this version: {error}"))
     }
 
     /// An answer that was not looked for.
     pub(super) fn unexpected(&self, status: StatusCode, body: &[u8]) -> String {
-        let Self(base) = self;
+        let place = &self.place;
         let text = String::from_utf8_lossy(body);
-        format!("{base} answered {status}: {}", text.trim())
+        let help = match status {
+            StatusCode::UNAUTHORIZED => "; give it a key by SIDEWING_API_KEY or --api-key",
+            _ => "",
+        };
+        format!("{place} answered {status}: {}{help}", text.trim())
     }
 }
 
@@ -185,16 +177,9 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_as_good_as_a_url() {
-        for text in ["127.0.0.1:8090", "http://127.0.0.1:8090", "http://127.0.0.1:8090/"] {
-            assert_eq!(text.parse(), Ok(Sidecar("http://127.0.0.1:8090".to_owned())), "{text}");
-        }
-        for text in ["", "https://localhost:8090", "http://a/v1/sql", "http://a?b=c", "two words"] {
-            assert!(text.parse::<Sidecar>().unwrap_err().contains("such as `127.0.0.1:8090`"), "{text}");
-        }
+impl Sidecar {
+    /// One that nobody asks.
+    pub(super) fn nowhere() -> Self {
+        Self { place: Place::Unix("/nowhere".into()), reach: ReachArgs::default() }
     }
 }

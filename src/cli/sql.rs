@@ -14,49 +14,44 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use thiserror::Error;
 
-use crate::name::EndpointUrl;
-use crate::secrets::Secret;
+use crate::config::BindAddress;
+use crate::name::{EndpointError, EndpointUrl};
 use crate::serve::http::{Format, RowWriter};
 use crate::upstream::{Pool, Target, Upstream, UpstreamError};
+
+use super::reach::ReachArgs;
 
 /// Exit code of a process that Ctrl-C ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
 const HELP: &str = "end a statement with `;`; \\q or Ctrl-D leaves, Ctrl-C drops the statement";
 
 /// Arguments of `sidewing sql`.
-#[derive(Args)]
-pub struct SqlArgs {
-    /// Flight endpoint to ask
-    #[arg(short, long, default_value = "http://127.0.0.1:50051", value_name = "URL")]
-    pub endpoint: EndpointUrl,
+#[derive(Debug, Args)]
+pub(crate) struct SqlArgs {
+    /// Flight endpoint to ask: a URL, or unix:/path/of/socket
+    #[arg(short, long, default_value = "http://127.0.0.1:50051", value_name = "URL", value_parser = endpoint)]
+    endpoint: EndpointUrl,
     /// How rows are printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-    /// PEM file of the certificates to trust, for https:// endpoints; default: the system's
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// API key of the endpoint; better given by the environment, where other users do not see it
-    #[arg(long, env = "SIDEWING_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub api_key: Option<String>,
+    output: Output,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// SQL to run; without it, a prompt
-    pub query: Option<String>,
+    query: Option<String>,
 }
 
-/// Without the key.
-impl std::fmt::Debug for SqlArgs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqlArgs")
-            .field("endpoint", &self.endpoint)
-            .field("output", &self.output)
-            .field("ca", &self.ca)
-            .field("query", &self.query)
-            .finish_non_exhaustive()
+/// As upstreams are named, and sockets of this machine.
+fn endpoint(text: &str) -> Result<EndpointUrl, String> {
+    match text.parse::<BindAddress>() {
+        Ok(BindAddress::Unix(path)) => Ok(EndpointUrl::of_socket(path)),
+        Err(error) if text.starts_with("unix:") => Err(error.to_string()),
+        _ => text.parse().map_err(|error: EndpointError| error.to_string()),
     }
 }
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+enum Output {
     Table,
     Csv,
     Json,
@@ -86,10 +81,9 @@ enum SqlError {
 }
 
 /// Runs the query, or the prompt. Exits 0 when all went well, 1 after an error, 130 after Ctrl-C.
-pub async fn run(args: SqlArgs) -> ExitCode {
-    let api_key = args.api_key.map(Secret::new);
-    let connected =
-        Target::for_endpoint(args.endpoint, api_key, args.ca).and_then(|target| Pool::new().connect(&target));
+pub(super) async fn run(args: SqlArgs) -> ExitCode {
+    let connected = Target::for_endpoint(args.endpoint, args.reach.api_key(), &args.reach.tls())
+        .and_then(|target| Pool::new().connect(&target));
     let upstream = match connected {
         Ok(upstream) => upstream,
         Err(error) => {
@@ -312,6 +306,15 @@ mod tests {
     fn quitting_and_trimming() {
         assert!(is_quit(" \\q ") && is_quit("quit;") && !is_quit("select 1"));
         assert_eq!(statement_text(" select 1 ; \n"), "select 1");
+    }
+
+    #[test]
+    fn an_endpoint_is_a_url_or_a_socket() {
+        let shown = |text: &str| endpoint(text).map(|endpoint| endpoint.to_string());
+        assert_eq!(shown("grpc+tls://core:1").unwrap(), "https://core:1");
+        assert_eq!(shown("unix:///run/f.sock").unwrap(), "unix:/run/f.sock");
+        assert!(shown("unix:f.sock").unwrap_err().contains("absolute path"));
+        assert!(shown("127.0.0.1:1").is_err());
     }
 
     proptest! {

@@ -26,7 +26,7 @@ const WORDS: usize = 2;
 
 /// Exits 0 when every dataset and view can be asked, else 1.
 pub(super) async fn run(args: StatusArgs) -> ExitCode {
-    match report(&args.sidecar.sidecar, args.json).await {
+    match report(&args.sidecar.sidecar(), args.json).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => fail(&message),
@@ -121,7 +121,7 @@ mod tests {
             item("sales.orders", "Error", &format!(r#", "acceleration": {first}"#)),
             item("stock", "Ready", ""),
         ];
-        let sidecar: Sidecar = "127.0.0.1:1".parse().unwrap();
+        let sidecar = Sidecar::nowhere();
         let datasets = sidecar.read_datasets(format!("[{}]", json.join(",")).as_bytes()).unwrap();
         let told = "not ready\n[+] lineitem ok\n[-] sales.orders: the upstream is away\n[+] stock ok\n";
         insta::assert_snapshot!(page(&datasets, told));

@@ -10,47 +10,64 @@ use super::template::Template;
 use super::yaml::{Key, Node, Value};
 use super::{Diagnostic, Span};
 
-/// TLS of a listener.
+/// TLS of a listener. `T` is text: as written, or with its references resolved.
 #[derive(Debug, Clone)]
-pub struct Tls {
+pub struct Tls<T = Template> {
     /// The chain, the listener's own certificate first.
-    pub certificate: Pem,
-    pub key: Pem,
-    pub client_auth: ClientAuth,
+    pub certificate: Pem<T>,
+    pub key: Pem<T>,
+    pub client_auth: ClientAuth<Pem<T>>,
 }
 
 /// PEM text, by reference.
 #[derive(Debug, Clone)]
-pub struct Pem {
+pub struct Pem<T = Template> {
     /// How messages name it, e.g. `runtime.tls.certificate_file`.
     pub name: String,
-    pub source: PemSource,
+    pub source: PemSource<T>,
     pub at: Span,
 }
 
 /// Where PEM text is.
 #[derive(Debug, Clone)]
-pub enum PemSource {
+pub enum PemSource<T = Template> {
     /// Relative to the working directory.
     File(PathBuf),
-    Inline(Template),
+    Inline(T),
 }
 
-/// Whether clients present a certificate.
+/// Whether clients present a certificate, and `C`, the CA that has issued it.
 #[derive(Debug, Clone)]
-pub enum ClientAuth {
+pub enum ClientAuth<C> {
     None,
-    /// If they have one, it is of this CA.
-    Request(Pem),
-    /// They have one of this CA.
-    Required(Pem),
+    /// They may.
+    Request(C),
+    /// They must.
+    Required(C),
 }
 
-impl ClientAuth {
+impl<C> ClientAuth<C> {
     /// Whether nobody gets in without a certificate.
     #[must_use]
     pub fn is_required(&self) -> bool {
         matches!(self, Self::Required(_))
+    }
+
+    /// The CA, where there is one.
+    pub fn ca(&self) -> Option<&C> {
+        match self {
+            Self::None => None,
+            Self::Request(ca) | Self::Required(ca) => Some(ca),
+        }
+    }
+
+    /// The same with what `read` makes of the CA; `None` where it makes nothing.
+    pub fn filter_map<D>(&self, mut read: impl FnMut(&C) -> Option<D>) -> Option<ClientAuth<D>> {
+        match self {
+            Self::None => Some(ClientAuth::None),
+            Self::Request(ca) => read(ca).map(ClientAuth::Request),
+            Self::Required(ca) => read(ca).map(ClientAuth::Required),
+        }
     }
 }
 
@@ -96,10 +113,10 @@ impl Reader<'_, '_> {
     }
 
     /// `None` for what is wrong, which was said.
-    fn client_auth(&mut self) -> Option<ClientAuth> {
+    fn client_auth(&mut self) -> Option<ClientAuth<Pem>> {
         let ca = self.one_of("client_auth_ca", "client_auth_ca_file");
         let mode = self.section.get("client_auth_mode");
-        let (wraps, mode): (fn(Pem) -> ClientAuth, &Node) = match mode
+        let (wraps, mode): (fn(Pem) -> ClientAuth<Pem>, &Node) = match mode
             .and_then(|node| Some((node.text()?, node)))
         {
             Some(("request", node)) => (ClientAuth::Request, node),

@@ -81,6 +81,14 @@ pub struct Runtime {
     pub output_level: Option<LogLevel>,
 }
 
+impl Runtime {
+    /// Whether nobody asks SQL without a key, or a certificate.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        !self.api_keys.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.client_auth.is_required())
+    }
+}
+
 /// `runtime.caching.sql_results`, or `runtime.results_cache`, its older form.
 #[derive(Debug, Default, Clone)]
 pub struct ResultsCache {

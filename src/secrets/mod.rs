@@ -3,16 +3,20 @@
 //! [`Secret`] cannot be printed. Everything that a param holds after resolution is a `Secret`,
 //! whether or not it came from a store.
 
+mod access;
 mod env;
 mod secret;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Dataset, Diagnostic, Param, Span, Spicepod, TemplatePart, connector_params};
+use crate::config::{
+    Dataset, Diagnostic, SecretStore, Span, Spicepod, Template, TemplatePart, connector_params,
+};
 
+pub use access::ResolvedKey;
 use env::{EnvStore, Found};
 pub use secret::{Secret, redact};
 
@@ -23,10 +27,28 @@ const ALL_STORES: &str = "secrets";
 type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// The stores of a spicepod, loaded.
-#[derive(Debug)]
 pub struct Secrets {
     /// In the order in which they are searched.
     stores: Vec<EnvStore>,
+    origin: Origin,
+}
+
+/// From where stores are loaded, now and again.
+#[derive(Clone)]
+struct Origin {
+    stores: Vec<SecretStore>,
+    environment: Environment,
+    current: PathBuf,
+    beside: PathBuf,
+}
+
+/// Where a template stands, for messages.
+struct Place<'a> {
+    /// How a message begins: nothing, or "dataset `orders`: ".
+    subject: String,
+    /// "param `spiceai_api_key`".
+    within: &'a str,
+    at: Span,
 }
 
 /// The params of one dataset with every reference resolved; absent secret params already looked up.
@@ -77,16 +99,31 @@ impl Secrets {
         environment: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
         current: &Path,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let environment: Environment = Arc::new(environment);
-        let beside = spicepod.source.path.parent().unwrap_or(Path::new(""));
+        Self::of(Origin {
+            stores: spicepod.secrets.clone(),
+            environment: Arc::new(environment),
+            current: current.to_owned(),
+            beside: spicepod.source.path.parent().unwrap_or(Path::new("")).to_owned(),
+        })
+    }
+
+    /// The same stores as they are now: their files may have changed.
+    ///
+    /// # Errors
+    /// Every store that cannot be loaded.
+    pub fn reload(&self) -> Result<Self, Vec<Diagnostic>> {
+        Self::of(self.origin.clone())
+    }
+
+    fn of(origin: Origin) -> Result<Self, Vec<Diagnostic>> {
         let (mut stores, mut problems) = (Vec::new(), Vec::new());
-        for store in &spicepod.secrets {
-            match EnvStore::load(store, Arc::clone(&environment), current, beside) {
+        for store in &origin.stores {
+            match EnvStore::load(store, Arc::clone(&origin.environment), &origin.current, &origin.beside) {
                 Ok(store) => stores.push(store),
                 Err(problem) => problems.push(*problem),
             }
         }
-        if problems.is_empty() { Ok(Self { stores }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { stores, origin }) } else { Err(problems) }
     }
 
     /// Resolves the params of one dataset.
@@ -96,7 +133,9 @@ impl Secrets {
     pub fn resolve(&self, dataset: &Dataset) -> Result<ResolvedParams, Vec<Diagnostic>> {
         let (mut values, mut problems) = (BTreeMap::new(), Vec::new());
         for (name, param) in &dataset.params {
-            match self.param(dataset, param) {
+            let within = format!("param `{}`", param.key);
+            let subject = format!("dataset `{}`: ", dataset.name);
+            match self.text(&param.value, &Place { subject, within: &within, at: param.at }) {
                 Ok(value) => {
                     let resolved = ResolvedParam { key: param.key.clone(), value, at: Some(param.at) };
                     values.insert(name.clone(), resolved);
@@ -108,14 +147,15 @@ impl Secrets {
         if problems.is_empty() { Ok(ResolvedParams { values }) } else { Err(problems) }
     }
 
-    fn param(&self, dataset: &Dataset, param: &Param) -> Result<Secret, Vec<Diagnostic>> {
+    /// A template with every reference replaced.
+    fn text(&self, template: &Template, place: &Place<'_>) -> Result<Secret, Vec<Diagnostic>> {
         let (mut text, mut problems) = (String::new(), Vec::new());
-        for part in &param.value.parts {
+        for part in &template.parts {
             match part {
                 TemplatePart::Text(part) => text.push_str(part),
                 TemplatePart::Reference { store, key } => match self.find(store, key) {
                     Found::Value { value, .. } => text.push_str(value.expose()),
-                    other => problems.push(self.missing(dataset, param, store, key, &other)),
+                    other => problems.push(self.missing(place, store, key, &other)),
                 },
             }
         }
@@ -156,20 +196,24 @@ impl Secrets {
         self.stores.iter().filter(move |store| name == ALL_STORES || store.name() == name)
     }
 
-    fn missing(&self, dataset: &Dataset, param: &Param, store: &str, key: &str, found: &Found) -> Diagnostic {
+    fn missing(&self, place: &Place<'_>, store: &str, key: &str, found: &Found) -> Diagnostic {
         let what = match found {
             Found::Empty { variable } => format!("is empty: `{variable}` is set to nothing"),
             _ => "was not found".to_owned(),
         };
-        let message = format!(
-            "dataset `{}`: secret `{key}` {what} (`${{{store}:{key}}}` in param `{}`)",
-            dataset.name, param.key
-        );
+        let Place { subject, within, at } = place;
+        let message = format!("{subject}secret `{key}` {what} (`${{{store}:{key}}}` in {within})");
         let mut places: Vec<String> = self.named(store).flat_map(EnvStore::places).collect();
         places.dedup();
         let [first, second] = EnvStore::variables(key);
         let help = format!("set {first} or {second} in {}", places.join(", or in "));
-        Diagnostic::new("MissingSecret", message).at(param.at).help(help)
+        Diagnostic::new("MissingSecret", message).at(*at).help(help)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("stores", &self.stores).finish_non_exhaustive()
     }
 }
 

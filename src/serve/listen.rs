@@ -20,13 +20,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::socket::{Listener, Stream};
 use super::stall::Hasty;
+use super::tls::ServerTls;
 use crate::task::Scope;
 
 /// Open connections of one listener; the next one waits in the kernel's backlog.
@@ -81,7 +81,7 @@ where
 pub(super) async fn serve<S, B>(
     listener: impl Into<Listener>,
     protocol: Protocol,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<ServerTls>,
     service: S,
     scope: &Scope,
 ) where
@@ -97,9 +97,10 @@ pub(super) async fn serve<S, B>(
     let open = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let builder = builder(protocol, scope);
-    let acceptor = tls.map(TlsAcceptor::from);
     while let Some((permit, stream)) = token.run_until_cancelled(accept(&listener, &permits)).await {
-        let (builder, acceptor) = (builder.clone(), acceptor.clone());
+        // The certificate of this moment.
+        let acceptor = tls.as_ref().map(|tls| tls.acceptor(protocol));
+        let builder = builder.clone();
         let (service, token, counted) = (service.clone(), token.clone(), open.token());
         scope.spawn_draining("serve connection", async move {
             if let Err(error) = connection(stream, acceptor, builder, service, token).await {

@@ -6,6 +6,7 @@ use axum::routing::get;
 
 use super::listen::{self, Protocol};
 use super::socket::Listener;
+use super::tls::ServerTls;
 use crate::task::Scope;
 use crate::telemetry::Render;
 
@@ -13,13 +14,13 @@ use crate::telemetry::Render;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves metrics until the scope is cancelled and requests in flight have their answers.
-pub async fn serve(listener: impl Into<Listener>, render: Render, scope: &Scope) {
+pub async fn serve(listener: impl Into<Listener>, render: Render, tls: Option<ServerTls>, scope: &Scope) {
     let metrics = move || {
         let text = render();
         async move { ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text) }
     };
     let router = Router::new().route("/health", get(|| async { "OK" })).fallback(get(metrics));
-    listen::serve(listener, Protocol::Http, None, router, scope).await;
+    listen::serve(listener, Protocol::Http, tls, router, scope).await;
 }
 
 #[cfg(test)]
@@ -35,7 +36,7 @@ mod tests {
         let scope = Scope::new();
         let serving = scope.clone();
         let render: Render = Arc::new(|| "up 1\n".to_owned());
-        scope.spawn_draining("metrics", async move { serve(listener, render, &serving).await });
+        scope.spawn_draining("metrics", async move { serve(listener, render, None, &serving).await });
         let get = async |path: &str| reqwest::get(format!("http://{address}{path}")).await.unwrap();
         for path in ["/metrics", "/", "/any/path"] {
             let response = get(path).await;

@@ -5,10 +5,13 @@
 
 mod access;
 mod caching;
+mod keys;
 mod listen;
+mod settled;
 mod socket;
 mod stall;
 mod status;
+mod tls;
 mod wire;
 
 pub mod flight;
@@ -26,7 +29,9 @@ use crate::query::{
 };
 
 pub use access::{Access, ApiKey};
+pub use keys::ApiKeys;
 pub use socket::Listener;
+pub use tls::{ServerTls, TlsFiles};
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {

@@ -66,6 +66,11 @@ impl Dialer {
     /// Connects; `seen` hears each step that succeeded.
     pub async fn dial(&self, seen: &mut (dyn FnMut(Step, String) + Send)) -> Result<Link, UpstreamError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
+        if let Some(path) = self.endpoint.socket() {
+            let stream = probe::connect_socket(&self.endpoint, path, deadline).await?;
+            seen(Step::Tcp, format!("connected to {}", self.endpoint));
+            return self.speak_http2(Stream::Unix(stream), deadline).await;
+        }
         let addresses = probe::resolve(&self.endpoint, deadline).await?;
         let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         seen(Step::Dns, format!("{} is {}", self.endpoint.host(), shown.join(", ")));

@@ -4,6 +4,7 @@
 
 mod error;
 mod identity;
+mod pem;
 mod place;
 mod table;
 mod target;
@@ -40,7 +41,10 @@ pub use error::{ErrorKind, Step, UpstreamError};
 pub use exchange::{ExchangeMessage, Subscription};
 pub(crate) use fit::{Fit, is_same_but_layout};
 pub use identity::UpstreamId;
+pub use pem::ClientTlsFiles;
+pub(crate) use pem::{certificates, private_key, read_pem_file};
 pub use pool::{Pool, PoolOptions};
 pub use reader::RemoteStream;
 pub use table::RemoteTableName;
 pub use target::{Credentials, Flavor, Target};
+pub(crate) use tls::{provider, root_store};

@@ -3,6 +3,7 @@
 //! Names are resolved anew at every connect: nothing is cached.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,7 +12,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use crate::name::EndpointUrl;
@@ -132,6 +133,25 @@ async fn attempt(address: SocketAddr, deadline: Instant) -> Result<(TcpStream, S
         Ok(Err(error)) => Err(format!("{address}: {}", io_words(&error))),
         Err(_) => Err(format!("{address}: no answer in time")),
     }
+}
+
+/// A socket of this machine.
+///
+/// # Errors
+/// [`ErrorKind::Connect`], with the path and its failure.
+pub(super) async fn connect_socket(
+    endpoint: &EndpointUrl,
+    path: &Path,
+    deadline: Instant,
+) -> Result<UnixStream, UpstreamError> {
+    let why = match tokio::time::timeout_at(deadline, UnixStream::connect(path)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => io_words(&error),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    let message = format!("failed to connect to the socket {}: {why}", path.display());
+    let help = "is the path correct? check that the sidecar runs, and that it is this user's";
+    Err(UpstreamError::new(ErrorKind::Connect, Step::Tcp, endpoint, message).with_help(help))
 }
 
 fn io_words(error: &std::io::Error) -> String {

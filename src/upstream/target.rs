@@ -2,18 +2,13 @@
 //!
 //! Reads certificate files, opens no connection.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-
 use crate::config::{ByteSize, Connector, Dataset, Diagnostic, Span};
 use crate::name::EndpointUrl;
 use crate::secrets::{ResolvedParam, ResolvedParams, Secret};
 
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::identity::{CloudApp, TlsSettings, UpstreamId};
+use super::pem::ClientTlsFiles;
 use super::place::{self, Place};
 use super::table::RemoteTableName;
 use super::tls_files;
@@ -86,26 +81,22 @@ impl Target {
         }
     }
 
-    /// An endpoint without a table: what `sidewing sql` asks. With `ca_file` only its certificates are
-    /// trusted.
+    /// An endpoint without a table: what `sidewing sql` asks.
     ///
     /// # Errors
-    /// A CA file that cannot be read.
+    /// A file of `tls` that cannot be used.
     pub fn for_endpoint(
         endpoint: EndpointUrl,
         api_key: Option<Secret>,
-        ca_file: Option<PathBuf>,
+        tls: &ClientTlsFiles,
     ) -> Result<Self, UpstreamError> {
-        let private_ca = match ca_file {
-            Some(path) => Some(read_ca(&path).map_err(|message| UpstreamError {
-                kind: ErrorKind::Tls,
-                step: Step::Tls,
-                endpoint: endpoint.to_string(),
-                message,
-                help: Some("name a PEM file with CERTIFICATE blocks".to_owned()),
-            })?),
-            None => None,
-        };
+        let tls = tls.read().map_err(|message| UpstreamError {
+            kind: ErrorKind::Tls,
+            step: Step::Tls,
+            endpoint: endpoint.to_string(),
+            message,
+            help: Some("name PEM files with CERTIFICATE and PRIVATE KEY blocks".to_owned()),
+        })?;
         let credentials = match api_key {
             Some(password) => Credentials::Basic { username: String::new(), password },
             None => Credentials::Anonymous,
@@ -116,7 +107,7 @@ impl Target {
             credentials,
             table: RemoteTableName { parts: Vec::new() },
             max_message_size: None,
-            tls: TlsSettings { private_ca: private_ca.map(Arc::new), identity: None },
+            tls,
             app: None,
         })
     }
@@ -129,16 +120,6 @@ impl Target {
             tls: self.tls.clone(),
             app: self.app.clone(),
         }
-    }
-}
-
-fn read_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let broken = |error: &dyn std::fmt::Display| format!("CA file {}: {error}", path.display());
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| broken(&error))?.collect();
-    match found.map_err(|error| broken(&error))? {
-        none if none.is_empty() => Err(broken(&"it holds no certificate")),
-        certificates => Ok(certificates),
     }
 }
 

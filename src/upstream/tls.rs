@@ -16,7 +16,7 @@ use super::verifier::PinnedVerifier;
 /// HTTP/2, all that gRPC speaks.
 const ALPN_H2: &[u8] = b"h2";
 
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -33,7 +33,7 @@ pub(super) fn system_roots() -> RootCertStore {
 }
 
 /// Trust in exactly these certificates.
-pub(super) fn root_store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+pub(crate) fn root_store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots.add(certificate.clone())?;

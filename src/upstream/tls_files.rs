@@ -2,17 +2,14 @@
 //!
 //! A private key never reaches a message.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::identity::{ClientIdentity, TlsSettings};
 use super::target::Rules;
-use super::tls;
-
-/// A certificate or key file larger than this is not one.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+use super::{pem, tls};
 
 /// Reads the CA file and the client identity; for a plaintext endpoint only their form is checked.
 pub(super) fn read(rules: &mut Rules<'_>, is_tls: bool) -> TlsSettings {
@@ -113,7 +110,7 @@ fn content(rules: &mut Rules<'_>, name: &str, source: Source) -> Option<Vec<u8>>
     if source == Source::Inline {
         return Some(value.as_bytes().to_vec());
     }
-    match read_file(value) {
+    match pem::read_pem_file(Path::new(value)) {
         Ok(bytes) => Some(bytes),
         Err(why) => {
             let message = format!("`{}`: the file `{value}` cannot be read: {why}", rules.key(name));
@@ -124,20 +121,10 @@ fn content(rules: &mut Rules<'_>, name: &str, source: Source) -> Option<Vec<u8>>
     }
 }
 
-fn read_file(path: &str) -> Result<Vec<u8>, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("{size} bytes is too large for a certificate or key"));
-    }
-    std::fs::read(path).map_err(|error| error.to_string())
-}
-
-fn certificates(rules: &mut Rules<'_>, name: &str, pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let why = match found {
-        Ok(found) if !found.is_empty() => return Some(found),
-        Ok(_) => "it holds no certificate".to_owned(),
-        Err(error) => error.to_string(),
+fn certificates(rules: &mut Rules<'_>, name: &str, text: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let why = match pem::certificates(text) {
+        Ok(found) => return Some(found),
+        Err(why) => why,
     };
     let message = format!("`{}`: {why}", rules.key(name));
     let help = "expected PEM text with `-----BEGIN CERTIFICATE-----`".to_owned();
@@ -145,12 +132,11 @@ fn certificates(rules: &mut Rules<'_>, name: &str, pem: &[u8]) -> Option<Vec<Cer
     None
 }
 
-fn private_key(rules: &mut Rules<'_>, name: &str, pem: &[u8]) -> Option<PrivateKeyDer<'static>> {
-    match PrivateKeyDer::from_pem_slice(pem) {
+fn private_key(rules: &mut Rules<'_>, name: &str, text: &[u8]) -> Option<PrivateKeyDer<'static>> {
+    match pem::private_key(text) {
         Ok(key) => Some(key),
-        Err(_) => {
-            // The parser's own words may quote the input: never repeat them.
-            let message = format!("`{}`: it holds no private key that can be read", rules.key(name));
+        Err(why) => {
+            let message = format!("`{}`: {why}", rules.key(name));
             let help = "expected an unencrypted PEM key with `-----BEGIN PRIVATE KEY-----`".to_owned();
             rules.wrong("UnusableCertificate", name, message, help);
             None

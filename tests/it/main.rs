@@ -16,6 +16,7 @@ mod proto;
 mod ranks;
 
 mod acceleration;
+mod access;
 mod cache;
 mod cli;
 mod clients;

@@ -12,7 +12,9 @@ use http_body_util::Full;
 
 use crate::app::Addresses;
 use crate::cli::fetch::fetch;
-use crate::upstream::{Pool, Target};
+use crate::cli::place::Place;
+use crate::cli::reach::ReachArgs;
+use crate::upstream::{ClientTlsFiles, Pool, Target};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -173,17 +175,18 @@ async fn held_beyond(addresses: &Addresses, rows: i64) -> Result<i64, Failure> {
 }
 
 async fn over_http(addresses: &Addresses, sql: &str) -> Result<String, Failure> {
-    let request = Request::post(format!("http://{}/v1/sql", addresses.http))
+    let place: Place = addresses.http.to_string().parse()?;
+    let request = Request::post("/v1/sql")
         .header("accept", "text/plain")
         .body(Full::new(Bytes::from(sql.to_owned())))?;
-    let (status, body) = fetch(request, ANSWER_WAIT_MAX).await?;
+    let (status, body) = fetch(&place, &ReachArgs::default(), request, ANSWER_WAIT_MAX).await?;
     let text = String::from_utf8_lossy(&body).into_owned();
     if status.is_success() { Ok(text) } else { Err(text.into()) }
 }
 
 async fn over_flight(addresses: &Addresses, sql: &str) -> Result<Vec<RecordBatch>, Failure> {
     let endpoint = format!("http://{}", addresses.flight).parse()?;
-    let sidecar = Pool::new().connect(&Target::for_endpoint(endpoint, None, None)?)?;
+    let sidecar = Pool::new().connect(&Target::for_endpoint(endpoint, None, &ClientTlsFiles::default())?)?;
     Ok(sidecar.query(sql).await?.batches.try_collect().await?)
 }
 

@@ -93,7 +93,7 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let listeners = Listeners::bind(free_addresses().await).await?;
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, telemetry::init_metrics()?);
-    print_addresses(&name, &app.addresses);
+    print_addresses(&name, &app.urls);
     wait_ready(&app).await?;
     ask::all(&app.addresses).await?;
     ask::growing(&app.addresses).await?;

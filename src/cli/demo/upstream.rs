@@ -80,7 +80,7 @@ async fn serve(args: UpstreamArgs) -> Result<(), Failure> {
     let tls = certificates(&args.dir, &args.names)?;
     let key = make_key(&args.dir)?;
     let scope = Scope::new();
-    let options = FlightOptions { tls: Some(Arc::new(tls)), access: Access::new(vec![ApiKey::reading(key)]) };
+    let options = FlightOptions { tls: Some(tls.into()), access: Access::new(vec![ApiKey::reading(key)]) };
     scope.spawn("readings", async move {
         if let Err(error) = live.grow().await {
             tracing::warn!(%error, "the table grows no more");
@@ -124,12 +124,9 @@ fn certificates(dir: &Path, names: &[String]) -> Result<rustls::ServerConfig, Fa
     let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_no_client_auth().with_single_cert(chain, key)?)
 }
 
 /// The CA's private key: that of an earlier start, if it is there and good, else a new one.

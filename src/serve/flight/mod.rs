@@ -9,10 +9,7 @@ mod exchange;
 mod put;
 mod service;
 
-use std::sync::Arc;
-
 use arrow_flight::flight_service_server::FlightServiceServer;
-use tokio_rustls::rustls::ServerConfig;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
@@ -20,6 +17,7 @@ use super::Door;
 use super::access::{self, Access};
 use super::listen::{self, Protocol};
 use super::socket::Listener;
+use super::tls::ServerTls;
 use super::wire;
 use crate::task::Scope;
 use exchange::Exchanges;
@@ -35,8 +33,7 @@ const OPEN_CALLS: &[&str] = &["/arrow.flight.protocol.FlightService/Handshake"];
 /// How a Flight listener is protected. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct FlightOptions {
-    /// Certificates; its ALPN protocols must hold `h2`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may call.
     pub access: Access,
 }

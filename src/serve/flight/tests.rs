@@ -340,7 +340,7 @@ async fn tls_is_spoken_where_it_is_asked_for() {
     let (listener, address) = bind().await;
     let scope = Scope::new();
     let serving = scope.clone();
-    let options = FlightOptions { tls: Some(Arc::new(server)), access: Access::default() };
+    let options = FlightOptions { tls: Some(server.into()), access: Access::default() };
     scope.spawn_draining("flight", async move { serve(listener, Fake::default(), options, &serving).await });
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();

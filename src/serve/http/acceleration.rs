@@ -61,7 +61,6 @@ pub(super) struct Change {
 #[utoipa::path(
     post,
     path = "/v1/datasets/{name}/acceleration/refresh",
-    tag = "datasets",
     params(("name" = String, Path, description = "The dataset")),
     request_body(content = Option<Wish>, content_type = "application/json"),
     responses(
@@ -96,7 +95,6 @@ pub(super) async fn refresh<D: Door>(
 #[utoipa::path(
     patch,
     path = "/v1/datasets/{name}/acceleration",
-    tag = "datasets",
     params(("name" = String, Path, description = "The dataset")),
     request_body(content = Change, content_type = "application/json"),
     responses(

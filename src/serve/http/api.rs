@@ -17,6 +17,12 @@ use super::error::ErrorBody;
 use super::{acceleration, asked, datasets, envelope, process, queries};
 use crate::serve::Door;
 
+/// The ways to show a key.
+const KEYS: [&str; 3] = ["key", "bearer", "basic"];
+/// The name of the body and of the response.
+const ERROR: &str = "Error";
+const REQUEST_ID: &str = "X-Request-Id";
+
 /// What the document says of all routes together, and the bodies that it names.
 #[derive(OpenApi)]
 #[openapi(
@@ -48,12 +54,19 @@ struct Frame;
 /// See the module.
 pub(super) struct Api<D> {
     router: Router<D>,
+    /// What the document groups the next operations under.
+    tag: &'static str,
     document: utoipa::openapi::OpenApi,
 }
 
 impl<D: Door> Api<D> {
     pub(super) fn new() -> Self {
-        Self { router: Router::new(), document: Frame::openapi() }
+        Self { router: Router::new(), tag: "", document: Frame::openapi() }
+    }
+
+    /// Begins a group of operations.
+    pub(super) fn group(self, tag: &'static str) -> Self {
+        Self { tag, ..self }
     }
 
     /// Serves an operation of the document.
@@ -67,7 +80,9 @@ impl<D: Door> Api<D> {
         if let Some(filter) = methods.iter().map(filter).reduce(MethodFilter::or) {
             self.router = self.router.route(&path, on(filter, handler));
         }
-        self.document.paths.add_path_operation(path, methods, P::operation());
+        let mut operation = P::operation();
+        operation.tags = Some(vec![self.tag.to_owned()]);
+        self.document.paths.add_path_operation(path, methods, operation);
         self
     }
 
@@ -79,8 +94,10 @@ impl<D: Door> Api<D> {
 
     /// The routes, and the document with what is true of each of them.
     pub(super) fn finish(self) -> (Router<D>, utoipa::openapi::OpenApi) {
-        let Self { router, mut document } = self;
-        secure(document.components.get_or_insert_with(Components::new));
+        let Self { router, mut document, .. } = self;
+        share(document.components.get_or_insert_with(Components::new));
+        document.security =
+            Some(KEYS.map(|key| SecurityRequirement::new(key, Vec::<String>::new())).to_vec());
         for (path, item) in &mut document.paths.paths {
             let is_open = OPEN_ROUTES.contains(&path.as_str());
             operations(item).for_each(|operation| complete(operation, is_open));
@@ -107,15 +124,32 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
 }
 
-/// The ways to show a key.
-fn secure(components: &mut Components) {
-    let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
+/// What operations refer to: the ways to show a key, the form of errors, the request's id.
+fn share(components: &mut Components) {
+    let header = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
     let http = |scheme, description: &str| {
         SecurityScheme::Http(HttpBuilder::new().scheme(scheme).description(Some(description)).build())
     };
-    components.add_security_scheme("key", key);
-    components.add_security_scheme("bearer", http(HttpAuthScheme::Bearer, "A key, or a session's token."));
-    components.add_security_scheme("basic", http(HttpAuthScheme::Basic, "Any user; the password is a key."));
+    let bearer = http(HttpAuthScheme::Bearer, "A key, or a session's token.");
+    let basic = http(HttpAuthScheme::Basic, "Any user; the password is a key.");
+    for (name, scheme) in KEYS.into_iter().zip([header, bearer, basic]) {
+        components.add_security_scheme(name, scheme);
+    }
+    let text = ObjectBuilder::new().schema_type(Type::String).build();
+    let id = Header::new(text.clone());
+    components.headers.insert(REQUEST_ID.to_owned(), id.into());
+    let mut line = Content::new(Some(text));
+    line.example = Some(json!("dataset `orders` is not ready: connecting to its upstream\n"));
+    let mut error = Response::new("What is wrong");
+    error.headers.insert(REQUEST_ID.to_owned(), request_id());
+    let body = Content::new(Some(Ref::from_schema_name(ERROR)));
+    error.content.insert("application/json".to_owned(), body.into());
+    error.content.insert("text/plain".to_owned(), line.into());
+    components.responses.insert(ERROR.to_owned(), error.into());
+}
+
+fn request_id() -> RefOr<Header> {
+    RefOr::Ref(Ref::new(format!("#/components/headers/{REQUEST_ID}")))
 }
 
 /// Adds what every operation has: who may ask, what happens to who may not, the form of errors, the request's id.
@@ -127,25 +161,15 @@ fn complete(operation: &mut Operation, is_open: bool) {
     also("500", "Something went wrong in sidewing; its log says what");
     match is_open {
         true => operation.security = Some(Vec::new()),
-        false => {
-            also("401", "No key was shown, or none that is known");
-            let schemes = ["key", "bearer", "basic"];
-            let scopes = Vec::<String>::new;
-            operation.security =
-                Some(schemes.map(|scheme| SecurityRequirement::new(scheme, scopes())).to_vec());
-        }
+        false => also("401", "No key was shown, or none that is known"),
     }
     for (status, response) in responses {
-        let RefOr::T(response) = response else { continue };
-        let text = ObjectBuilder::new().schema_type(Type::String).build();
-        response.headers.insert("X-Request-Id".to_owned(), Header::new(text.clone()).into());
-        let is_error = status.starts_with(['4', '5']);
-        if is_error && response.content.is_empty() {
-            let error = Content::new(Some(Ref::from_schema_name("Error")));
-            response.content.insert("application/json".to_owned(), error.into());
-            let mut line = Content::new(Some(text));
-            line.example = Some(json!("dataset `orders` is not ready: connecting to its upstream\n"));
-            response.content.insert("text/plain".to_owned(), line.into());
+        let RefOr::T(told) = response else { continue };
+        told.headers.insert(REQUEST_ID.to_owned(), request_id());
+        if status.starts_with(['4', '5']) && told.content.is_empty() {
+            let mut error = Ref::from_response_name(ERROR);
+            error.description = std::mem::take(&mut told.description);
+            *response = RefOr::Ref(error);
         }
     }
 }

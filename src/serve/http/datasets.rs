@@ -152,7 +152,6 @@ impl ItemState {
 #[utoipa::path(
     get,
     path = "/v1/datasets",
-    tag = "datasets",
     params(DatasetsParams),
     responses(
         (status = 200, description = "The datasets", content(
@@ -179,7 +178,6 @@ pub(super) async fn datasets<D: Door>(
 #[utoipa::path(
     get,
     path = "/v1/views",
-    tag = "datasets",
     params(ViewsParams),
     responses(
         (status = 200, description = "The views", content(

@@ -41,7 +41,6 @@ impl Docs {
 #[utoipa::path(
     get,
     path = "/openapi.json",
-    tag = "process",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"))
 )]
 pub(super) async fn document(Extension(docs): Extension<Docs>) -> impl IntoResponse {

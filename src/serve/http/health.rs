@@ -26,7 +26,6 @@ pub(super) struct ReadyParams {
 #[utoipa::path(
     get,
     path = "/health",
-    tag = "health",
     responses((status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok\n"))
 )]
 pub(super) async fn health() -> &'static str {
@@ -37,7 +36,6 @@ pub(super) async fn health() -> &'static str {
 #[utoipa::path(
     get,
     path = "/healthz",
-    tag = "health",
     responses((status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok\n"))
 )]
 pub(super) async fn healthz() -> &'static str {
@@ -48,7 +46,6 @@ pub(super) async fn healthz() -> &'static str {
 #[utoipa::path(
     get,
     path = "/v1/ready",
-    tag = "health",
     params(ReadyParams),
     responses(
         (status = 200, description = "All can", body = String, content_type = "text/plain", example = "ready"),
@@ -73,7 +70,6 @@ pub(super) async fn ready<D: Door>(
 #[utoipa::path(
     get,
     path = "/readyz",
-    tag = "health",
     params(ReadyParams),
     responses(
         (status = 200, description = "All can", body = String, content_type = "text/plain", example = "ready"),

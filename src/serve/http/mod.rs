@@ -40,14 +40,15 @@ use ::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Extension, Router};
-use tokio_rustls::rustls::ServerConfig;
 
 use super::Door;
 use super::access::{Access, Denied, Identity};
 use super::listen::{self, Protocol};
 use super::socket::Listener;
-use crate::config::Cors;
+use super::tls::ServerTls;
+use crate::config::{BindAddress, Cors};
 use crate::task::Scope;
 use api::Api;
 use error::Refusal;
@@ -67,13 +68,32 @@ const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 /// How an HTTP listener is protected, and what it tells of its process. The default is neither TLS nor keys.
 #[derive(Clone, Default)]
 pub struct HttpOptions {
-    /// Certificates; its ALPN protocols should hold `h2` and `http/1.1`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
     /// Who may ask.
     pub access: Access,
     /// Which pages of other origins may ask; none where that is off.
     pub cors: Cors,
     pub about: About,
+    pub mcp: McpAccess,
+}
+
+/// Whether agents are answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum McpAccess {
+    On,
+    #[default]
+    Off,
+}
+
+impl McpAccess {
+    /// On where nobody unknown asks: something guards the listener, or only this machine reaches it.
+    #[must_use]
+    pub fn of(is_guarded: bool, listener: &BindAddress) -> Self {
+        match is_guarded || listener.is_local() {
+            true => Self::On,
+            false => Self::Off,
+        }
+    }
 }
 
 /// Serves HTTP until the scope is cancelled and requests in flight have their answers.
@@ -86,26 +106,30 @@ pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: Http
 /// Every route. What the document holds goes through `route`, what it does not, through `aside`.
 fn routes<D: Door>() -> Api<D> {
     Api::new()
+        .group("sql")
         .route(sql::__path_answer, sql::answer::<D>)
         .route(queries::__path_active, queries::active::<D>)
         .route(queries::__path_recent, queries::recent::<D>)
         .route(queries::__path_cancel, queries::cancel::<D>)
+        .group("datasets")
         .route(datasets::__path_datasets, datasets::datasets::<D>)
         .route(datasets::__path_views, datasets::views::<D>)
         .route(acceleration::__path_change, acceleration::change::<D>)
         .route(acceleration::__path_refresh, acceleration::refresh::<D>)
         .route(process::__path_catalogs, process::catalogs)
+        .group("process")
         .route(process::__path_spicepods, process::spicepods::<D>)
         .route(process::__path_status, process::status)
+        .route(docs::__path_document, docs::document)
+        .group("health")
         .route(health::__path_ready, health::ready::<D>)
         .route(health::__path_readyz, health::readyz::<D>)
         .route(health::__path_health, health::health)
         .route(health::__path_healthz, health::healthz)
-        .route(docs::__path_document, docs::document)
-        .aside("/docs/openapi.json", axum::routing::get(docs::document))
-        .aside("/docs", axum::routing::get(docs::redirect))
-        .aside("/docs/", axum::routing::get(docs::page))
-        .aside("/docs/{file}", axum::routing::get(docs::file))
+        .aside("/docs/openapi.json", get(docs::document))
+        .aside("/docs", get(docs::redirect))
+        .aside("/docs/", get(docs::page))
+        .aside("/docs/{file}", get(docs::file))
 }
 
 fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {

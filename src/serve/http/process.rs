@@ -95,7 +95,6 @@ const LISTENERS: Csv<ListenerItem> = Csv {
 #[utoipa::path(
     get,
     path = "/v1/catalogs",
-    tag = "datasets",
     params(CatalogParams),
     responses(
         (status = 200, description = "The catalogs", content(
@@ -119,7 +118,6 @@ pub(super) async fn catalogs(
 #[utoipa::path(
     get,
     path = "/v1/spicepods",
-    tag = "process",
     params(ListParams),
     responses(
         (status = 200, description = "One spicepod", content(
@@ -151,7 +149,6 @@ pub(super) async fn spicepods<D: Door>(
 #[utoipa::path(
     get,
     path = "/v1/status",
-    tag = "process",
     params(ListParams),
     responses(
         (status = 200, description = "Every listener", content(

@@ -105,7 +105,6 @@ impl From<QueryRecord> for Item {
 #[utoipa::path(
     get,
     path = "/v1/sql/active",
-    tag = "sql",
     responses((status = 200, description = "The caller's own; with a key with `:rw`, everybody's", body = Running))
 )]
 pub(super) async fn active<D: Door>(State(door): State<D>, identity: Identity) -> Json<Running> {
@@ -117,7 +116,6 @@ pub(super) async fn active<D: Door>(State(door): State<D>, identity: Identity) -
 #[utoipa::path(
     get,
     path = "/v1/sql/recent",
-    tag = "sql",
     responses((status = 200, description = "The caller's own; with a key with `:rw`, everybody's", body = Ended))
 )]
 pub(super) async fn recent<D: Door>(State(door): State<D>, identity: Identity) -> Json<Ended> {
@@ -129,7 +127,6 @@ pub(super) async fn recent<D: Door>(State(door): State<D>, identity: Identity) -
 #[utoipa::path(
     post,
     path = "/v1/sql/{id}/cancel",
-    tag = "sql",
     params((
         "id" = String,
         Path,

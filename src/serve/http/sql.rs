@@ -39,7 +39,6 @@ const WHOLE_BYTES_MAX: usize = 64 * 1024;
 #[utoipa::path(
     post,
     path = "/v1/sql",
-    tag = "sql",
     request_body(content(
         (SqlRequest = "application/json"),
         (String = "text/plain", example = "SELECT 1 AS one"),
@@ -115,9 +114,15 @@ async fn begun(
             None => break,
         }
     }
-    let rest = pieces.inspect(move |piece| {
-        if let Err(error) = piece {
+    let rest = pieces.then(move |piece| {
+        if let Err(error) = &piece {
             tracing::warn!(%error, ?request_id, "answer broken off");
+        }
+        // An encoder takes rows for as long as they are ready: between two pieces others have their turn, and what it holds
+        // is flushed.
+        async move {
+            tokio::task::yield_now().await;
+            piece
         }
     });
     Ok(Body::from_stream(stream::iter(here.into_iter().map(Ok)).chain(rest)))

@@ -544,3 +544,16 @@ fn nested_equal_names_are_found() {
     let schema = Arc::new(Schema::new(vec![field("l", DataType::List(field("item", inner)))]));
     assert!(super::RowWriter::try_new(super::Format::Json, &schema).is_err());
 }
+
+#[test]
+fn agents_are_answered_where_nobody_unknown_asks() {
+    let of =
+        |is_guarded, address: &str| crate::serve::http::McpAccess::of(is_guarded, &address.parse().unwrap());
+    for local in ["127.0.0.1:1", "[::1]:1", "unix:/s"] {
+        assert_eq!(of(false, local), crate::serve::http::McpAccess::On, "{local}");
+    }
+    for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        assert_eq!(of(false, open), crate::serve::http::McpAccess::Off, "{open}");
+        assert_eq!(of(true, open), crate::serve::http::McpAccess::On, "{open}");
+    }
+}

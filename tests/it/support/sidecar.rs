@@ -24,6 +24,9 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often an awaited state is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
+/// A free port of this machine.
+const ANY: &str = "127.0.0.1:0";
+
 /// A running sidecar.
 pub struct Sidecar {
     child: Child,
@@ -45,7 +48,8 @@ pub struct Builder {
     args: Vec<String>,
     stdin: Option<String>,
     limits: Option<String>,
-    flight_port: u16,
+    http: String,
+    flight: String,
 }
 
 /// What a finished process left.
@@ -115,7 +119,14 @@ impl Builder {
 
     /// Flight on this port of 127.0.0.1, where others will look for it after a restart.
     pub fn flight_port(mut self, port: u16) -> Self {
-        self.flight_port = port;
+        self.flight = format!("127.0.0.1:{port}");
+        self
+    }
+
+    /// HTTP and Flight at these addresses, such as `unix:/path`.
+    pub fn listen(mut self, http: &str, flight: &str) -> Self {
+        self.http = http.to_owned();
+        self.flight = flight.to_owned();
         self
     }
 
@@ -126,9 +137,7 @@ impl Builder {
 
     /// `sidewing run` on free ports; returns when the addresses are printed.
     pub async fn start(self) -> Sidecar {
-        let flight = format!("127.0.0.1:{}", self.flight_port);
-        let any = "127.0.0.1:0";
-        let ports = ["--http", any, "--flight", &flight, "--metrics", any];
+        let ports = ["--http", &self.http, "--flight", &self.flight, "--metrics", ANY];
         let mut command = self.command("run");
         let mut child = command.args(ports).args(&self.args).spawn().expect("the sidewing binary starts");
         let output = Output::default();
@@ -210,16 +219,17 @@ impl Sidecar {
             args: Vec::new(),
             stdin,
             limits,
-            flight_port: 0,
+            http: ANY.to_owned(),
+            flight: ANY.to_owned(),
         }
     }
 
-    /// `127.0.0.1:PORT` of the HTTP front end.
+    /// `127.0.0.1:PORT` of the HTTP front end, or the path of its socket.
     pub fn http_addr(&self) -> &str {
         &self.http
     }
 
-    /// `127.0.0.1:PORT` of the Flight front end.
+    /// `127.0.0.1:PORT` of the Flight front end, or the path of its socket.
     pub fn flight_addr(&self) -> &str {
         &self.flight
     }
@@ -394,7 +404,9 @@ async fn wait_for_addresses(child: &mut Child, output: &Output) -> BTreeMap<Stri
 fn addresses(screen: &str) -> BTreeMap<String, String> {
     let line = |line: &str| {
         let (name, rest) = line.trim_start().split_once(char::is_whitespace)?;
-        let address = rest.trim_start().strip_prefix("http://")?.split_whitespace().next()?;
+        let url = rest.split_whitespace().next()?;
+        let prefixes = ["http://", "https://", "unix:"];
+        let address = prefixes.iter().find_map(|prefix| url.strip_prefix(prefix))?;
         let known = matches!(name, "http" | "flight" | "metrics");
         known.then(|| (name.to_owned(), address.to_owned()))
     };
@@ -411,7 +423,7 @@ fn assert_no_secret(secrets: &[String], stdout: &str, stderr: &str) {
 
 #[test]
 fn the_start_screen_is_read() {
-    let screen = "sidewing 0.1\n  http    http://127.0.0.1:8090   (SQL, health)\n  flight  http://127.0.0.1:50051\nmetrics http://127.0.0.1:9090\nother http://x:1\n";
+    let screen = "sidewing 0.1\n  http    http://127.0.0.1:8090   (SQL, health)\n  flight  http://127.0.0.1:50051\nmetrics https://127.0.0.1:9090\nother http://x:1\n";
     let expected = [("flight", "127.0.0.1:50051"), ("http", "127.0.0.1:8090"), ("metrics", "127.0.0.1:9090")];
     let expected = expected.map(|(name, address)| (name.to_owned(), address.to_owned()));
     assert_eq!(addresses(screen), BTreeMap::from(expected));

@@ -49,6 +49,8 @@ fn the_document_is_as_it_was() {
 #[test]
 fn every_route_is_in_the_document_or_left_out_on_purpose() {
     let shown = format!("{:?}", routes::<Fake>().finish().0);
+    // What follows is no route: where everything else ends.
+    let (shown, _) = shown.split_once("fallback_router").unwrap();
     let routed: BTreeSet<&str> =
         shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/')).collect();
     let operations = operations();
@@ -99,10 +101,10 @@ fn every_reference_of_the_document_has_its_aim() {
 
 #[test]
 fn keys_are_asked_for_where_the_guard_asks() {
+    assert_eq!(document()["security"].as_array().unwrap().len(), 3);
     for (path, method, operation) in operations() {
         let is_open = OPEN_ROUTES.contains(&path.as_str());
-        let security = operation["security"].as_array().unwrap();
-        assert_eq!(security.is_empty(), is_open, "{method} {path}");
+        assert_eq!(operation.get("security") == Some(&Value::Array(Vec::new())), is_open, "{method} {path}");
         assert_eq!(operation["responses"].get("401").is_none(), is_open, "{method} {path}");
         assert!(operation["responses"].get("500").is_some(), "{method} {path}");
     }

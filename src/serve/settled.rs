@@ -1,0 +1,91 @@
+//! A value that is read again and again, from files that others write: it counts once it was read twice in a row.
+//!
+//! So nobody acts on a file that is half written, or on a certificate whose key comes a moment later. What cannot be
+//! read is told once.
+
+/// See the module.
+pub(super) struct Settled<T> {
+    /// What was acted on last.
+    current: T,
+    /// Another value, read once.
+    seen: Option<T>,
+    /// Why the last reading failed.
+    failing: Option<String>,
+}
+
+/// What to do after a reading.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<'a, T> {
+    Nothing,
+    /// Another value than before is there.
+    Act(&'a T),
+    /// It cannot be read, for a reason that was not told yet.
+    Tell(String),
+}
+
+impl<T: PartialEq> Settled<T> {
+    pub(super) fn new(current: T) -> Self {
+        Self { current, seen: None, failing: None }
+    }
+
+    pub(super) fn read(&mut self, reading: Result<T, String>) -> Next<'_, T> {
+        let value = match reading {
+            Ok(value) => value,
+            Err(why) => return self.failed(why),
+        };
+        self.failing = None;
+        if value == self.current {
+            self.seen = None;
+            return Next::Nothing;
+        }
+        if self.seen.as_ref() != Some(&value) {
+            self.seen = Some(value);
+            return Next::Nothing;
+        }
+        self.seen = None;
+        self.current = value;
+        Next::Act(&self.current)
+    }
+
+    fn failed(&mut self, why: String) -> Next<'_, T> {
+        self.seen = None;
+        if self.failing.as_ref() == Some(&why) {
+            return Next::Nothing;
+        }
+        self.failing = Some(why.clone());
+        Next::Tell(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_when_it_stays() {
+        let mut settled = Settled::new(1);
+        let mut read = |value| matches!(settled.read(Ok(value)), Next::Act(acted) if *acted == value);
+        let acted = [1, 2, 3, 3, 3, 2, 3, 2, 2].map(&mut read);
+        assert_eq!(acted, [false, false, false, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_again_when_it_is_another() {
+        let mut settled = Settled::new(1);
+        let fail = |why: &str| Err(why.to_owned());
+        assert_eq!(settled.read(fail("a")), Next::Tell("a".to_owned()));
+        assert_eq!(settled.read(fail("a")), Next::Nothing);
+        assert_eq!(settled.read(fail("b")), Next::Tell("b".to_owned()));
+        assert_eq!(settled.read(Ok(1)), Next::Nothing);
+        assert_eq!(settled.read(fail("b")), Next::Tell("b".to_owned()));
+    }
+
+    #[test]
+    fn a_failure_between_two_readings_begins_anew() {
+        let mut settled = Settled::new(1);
+        assert_eq!(settled.read(Ok(2)), Next::Nothing);
+        assert_eq!(settled.read(Err("a".to_owned())), Next::Tell("a".to_owned()));
+        assert_eq!(settled.read(Ok(2)), Next::Nothing);
+        assert_eq!(settled.read(Ok(2)), Next::Act(&2));
+    }
+}
