@@ -148,7 +148,8 @@ class Page:
         return [entry["message"] for entry in entries if entry["source"] != "network"]
 
     def asked(self) -> set[str]:
-        """The origins of all requests so far."""
+        """The origins that were asked so far; the browser's own pages and what is in a page are nobody's."""
         entries = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         urls = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
-        return {re.match(r"[a-z]+:(//[^/]*)?", re.sub("//[^/@]*@", "//", url))[0] for url in urls}
+        origins = [re.match(r"(?!chrome:|data:)\w+:(//[^/]*)?", re.sub("//[^/@]*@", "//", url)) for url in urls]
+        return {origin[0] for origin in origins if origin}

@@ -218,10 +218,9 @@ async fn the_browser_shows_its_users_key() {
 async fn pictures() {
     let Some(chromium) = Chromium::find() else { return };
     let upstream = Upstream::builder().tables(tpch::tables()).start().await;
-    let remote =
-        ["customer", "orders", "nation", "part", "supplier"].map(|name| Dataset::of(name, &upstream));
-    let kept = Dataset::of("lineitem", &upstream).accelerated("refresh_check_interval: 30s");
-    let datasets = [vec![kept], remote.to_vec()].concat();
+    let remote = ["orders", "nation", "part", "supplier"].map(|name| Dataset::of(name, &upstream));
+    let kept = ["lineitem", "customer"].map(|name| Dataset::of(name, &upstream).accelerated(""));
+    let datasets = [&kept[..], &remote[..]].concat();
     let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, REVENUE)).start().await;
     sidecar.wait_ready().await;
     let folder = tempfile::tempdir().unwrap();
