@@ -29,9 +29,8 @@ async fn world() -> (Upstream, Sidecar) {
 /// Statements that are too much for somebody, each with a name.
 fn statements() -> Vec<(&'static str, String)> {
     let nested = |n: usize| format!("{}SELECT id FROM t{}", "SELECT id FROM (".repeat(n), ") AS x".repeat(n));
-    let within = |n: usize| {
-        format!("SELECT id FROM t{}{}", " WHERE id IN (SELECT id FROM t".repeat(n), ")".repeat(n))
-    };
+    let within =
+        |n: usize| format!("SELECT id FROM t{}{}", " WHERE id IN (SELECT id FROM t".repeat(n), ")".repeat(n));
     vec![
         ("20,000 terms", format!("SELECT id FROM t WHERE id = 0{}", " OR id = 1".repeat(20_000))),
         ("20,000 sums", format!("SELECT 1{}", " + 1".repeat(20_000))),
@@ -53,9 +52,12 @@ fn statements() -> Vec<(&'static str, String)> {
         ("CASE", format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(5_000), " END".repeat(5_000))),
         ("functions", format!("SELECT {}1{}", "abs(".repeat(5_000), ")".repeat(5_000))),
         ("casts", format!("SELECT {}1{}", "CAST(".repeat(5_000), " AS INT)".repeat(5_000))),
-        ("WITH", format!("WITH a0 AS (SELECT 1 AS n){} SELECT n FROM a400", {
-            (1..=400).map(|n| format!(", a{n} AS (SELECT n FROM a{})", n - 1)).collect::<String>()
-        })),
+        (
+            "WITH",
+            format!("WITH a0 AS (SELECT 1 AS n){} SELECT n FROM a400", {
+                (1..=400).map(|n| format!(", a{n} AS (SELECT n FROM a{})", n - 1)).collect::<String>()
+            }),
+        ),
         ("comments", format!("SELECT {}1", "/*".repeat(50_000))),
         ("nothing but spaces", " ".repeat(MIB)),
         ("20,000 statements", "SELECT 1;".repeat(20_000)),
