@@ -100,7 +100,7 @@ impl Addresses {
     }
 }
 
-/// A socket's name tells nothing of TLS: its clients have to be told by `https` in the configuration that they share.
+/// Sockets of this machine speak without TLS.
 fn url(address: &BindAddress, tls: bool) -> String {
     match (address, tls) {
         (BindAddress::Unix(_), _) => address.to_string(),

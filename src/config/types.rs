@@ -84,7 +84,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Whether nobody asks SQL without a key, or a certificate.
+    /// Whether nobody of another machine asks SQL without a key, or a certificate.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         !self.api_keys.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.client_auth.is_required())

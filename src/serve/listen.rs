@@ -97,6 +97,7 @@ pub(super) async fn serve<S, B>(
     B::Error: Into<BoxError>,
 {
     let listener = listener.into();
+    let tls = tls.filter(|_| listener.wants_tls());
     let token = scope.token();
     let open = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));

@@ -72,6 +72,11 @@ impl Listener {
         }
     }
 
+    /// Whether what is sent can be heard on the way: on a socket of this machine it cannot.
+    pub(super) fn wants_tls(&self) -> bool {
+        matches!(self.0, Kind::Tcp(_))
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Stream> {
         match &self.0 {
             Kind::Tcp(listener) => {

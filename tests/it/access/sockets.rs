@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use arrow_flight::Ticket;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use super::dial::Dial;
 use super::*;
+use crate::support::pki::Pki;
 use crate::support::sidecar::Builder;
 
 fn listening(builder: Builder, dir: &Path) -> Builder {
@@ -71,6 +72,23 @@ async fn both_front_ends_answer_on_sockets() {
     let finished = sidecar.terminate().await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "sockets are left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_asks_for_keys_and_speaks_without_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Pki::new().server("localhost").identity;
+    let tls = "  tls: {certificate: '${secrets:CERTIFICATE}', key: '${secrets:KEY}'}\n";
+    let (_upstream, builder) =
+        world(&format!("runtime:\n{tls}  auth: {{api-key: {{keys: ['${{secrets:READER}}']}}}}\n")).await;
+    let builder = builder.env("CERTIFICATE", &identity.certificate_pem).secret("KEY", &identity.key_pem);
+    let sidecar = listening(builder.secret("READER", "reader-6d0a"), dir.path()).start().await;
+    let http = Dial::Unix(dir.path().join("http.sock"));
+    ready(&sidecar, &http).await;
+    let status = async |headers| http.ask(Method::GET, "/v1/datasets", headers, "").await.unwrap().status;
+    assert_eq!(status(HeaderMap::new()).await, 401);
+    let key = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), "reader-6d0a".parse().unwrap())]);
+    assert_eq!(status(key).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
