@@ -85,23 +85,13 @@ impl<D: Door> Front<D> {
         parts.extensions.insert(Gone(gone));
         let request = ::http::Request::from_parts(parts, Full::new(body));
         let response = self.service(principal).handle(request).await;
-        let mut response = response.map(|body| {
+        let response = response.map(|body| {
             Body::new(body.map_frame(move |frame| {
                 let _held = &held;
                 frame
             }))
         });
-        match response.status() {
-            StatusCode::ACCEPTED if method == Method::DELETE => {
-                *response.status_mut() = StatusCode::NO_CONTENT
-            }
-            StatusCode::OK if method == Method::GET => drop(response.extensions_mut().insert(Endless)),
-            status if has_session && is_of_lost_session(status, &response) => {
-                return Err(Refusal::unknown_session());
-            }
-            _ => {}
-        }
-        Ok(response)
+        adapted(response, &method, has_session)
     }
 
     fn check_access(&self) -> Result<(), Refusal> {
@@ -132,6 +122,19 @@ impl<D: Door> Front<D> {
         config.cancellation_token = self.end.clone();
         StreamableHttpService::new(move || Ok(server.clone()), Arc::new(own), config)
     }
+}
+
+/// What rmcp answered, as the protocol and this server have it.
+fn adapted(mut response: Response, method: &Method, has_session: bool) -> Result<Response, Refusal> {
+    match (method, response.status()) {
+        (&Method::DELETE, StatusCode::ACCEPTED) => *response.status_mut() = StatusCode::NO_CONTENT,
+        (&Method::GET, StatusCode::OK) => drop(response.extensions_mut().insert(Endless)),
+        (_, status) if has_session && is_of_lost_session(status, &response) => {
+            return Err(Refusal::unknown_session());
+        }
+        _ => {}
+    }
+    Ok(response)
 }
 
 /// Whether rmcp has lost the session: it says so in plain text where it knew before it began, or as an error of its own

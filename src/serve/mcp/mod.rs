@@ -8,6 +8,7 @@ mod refusal;
 
 mod sessions;
 
+mod failure;
 mod names;
 mod rows;
 mod tools;

@@ -4,7 +4,7 @@ use crate::name::DatasetName;
 use crate::query::DatasetStatus;
 use crate::serve::Door;
 
-use super::tools::Failure;
+use super::failure::Failure;
 
 /// The catalog and schema that a name need not write.
 const DEFAULT_CATALOG: &str = "spice.";
@@ -53,8 +53,11 @@ pub(super) fn find<D: Door>(door: &D, text: &str) -> Result<DatasetStatus, Failu
 }
 
 fn is_same(one: &DatasetName, other: &DatasetName) -> bool {
-    let schema = |name: &DatasetName| name.schema().unwrap_or(DEFAULT_SCHEMA).to_owned();
     one.table() == other.table() && schema(one) == schema(other)
+}
+
+fn schema(name: &DatasetName) -> &str {
+    name.schema().unwrap_or(DEFAULT_SCHEMA)
 }
 
 /// The first names, for who has not seen the list.

@@ -57,11 +57,10 @@ fn hosts(request: &Parts) -> Result<Vec<Host>, Refusal> {
 }
 
 fn is_allowed(host: &Host, allowed: &[String]) -> bool {
-    let listed = allowed.iter().filter_map(|allowed| Host::parse(allowed));
-    LOCAL_HOSTS.contains(&&*host.name)
-        || listed
-            .into_iter()
-            .any(|allowed| allowed.name == host.name && (allowed.port.is_none() || allowed.port == host.port))
+    let mut listed = allowed.iter().filter_map(|allowed| Host::parse(allowed));
+    let is_listed =
+        |allowed: Host| allowed.name == host.name && (allowed.port.is_none() || allowed.port == host.port);
+    LOCAL_HOSTS.contains(&&*host.name) || listed.any(is_listed)
 }
 
 /// Whether the page came from this very server.

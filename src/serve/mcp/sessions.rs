@@ -5,7 +5,6 @@
 //! be, whose they are, and which goes first.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -211,12 +210,8 @@ impl SessionManager for Own {
         self.check(id)?.create_stream(id, message).await
     }
 
-    fn accept_message(
-        &self,
-        id: &SessionId,
-        message: ClientJsonRpcMessage,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
-        async move { self.check(id)?.accept_message(id, message).await }
+    async fn accept_message(&self, id: &SessionId, message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
+        self.check(id)?.accept_message(id, message).await
     }
 
     async fn create_standalone_stream(

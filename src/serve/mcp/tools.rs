@@ -1,6 +1,6 @@
 //! The tools: their schemas leave for the client, a call with its arguments enters, rows and states leave.
 //!
-//! What goes wrong with a call is its result, marked as an error, in the words of HTTP: an agent reads it and asks anew.
+//! What goes wrong with a call is its result too ([`Failure`]): an agent reads it and asks anew.
 
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::failure::Failure;
 use super::rows::{self, Column, ROWS_MAX, Rows};
 use super::{Descriptions, names};
 use crate::query::{DatasetState, DatasetStatus, Principal, Protocol, QueryError, Request};
@@ -118,16 +119,6 @@ struct Readiness {
     ready: bool,
     /// What GET /v1/ready?verbose=true says: a line for each.
     report: String,
-}
-
-/// Why a call has no result, as an agent is told it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    /// A stable word for programs, as HTTP's.
-    code: &'static str,
-    message: String,
-    dataset: Option<String>,
-    endpoint: Option<String>,
 }
 
 /// What a tool found.
@@ -339,46 +330,6 @@ impl Found {
             message: format!("the result cannot be written: {error}"),
         })?;
         Ok(Self { text: structured.to_string(), structured })
-    }
-}
-
-impl Failure {
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), dataset: None, endpoint: None }
-    }
-
-    /// There is no such table; there is what `known` names.
-    pub fn not_found(wanted: &str, known: &str) -> Self {
-        Self::new("TableNotFound", format!("there is no dataset or view `{wanted}`; there is {known}"))
-    }
-
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    fn result(self) -> CallToolResult {
-        let Self { code, message, dataset, endpoint } = self;
-        let text = format!("{code}: {message}");
-        let mut result = CallToolResult::error(vec![ContentBlock::text(text)]);
-        let told = json!({ "code": code, "message": message, "dataset": dataset, "endpoint": endpoint });
-        result.structured_content = Some(told);
-        result
-    }
-}
-
-impl From<QueryError> for Failure {
-    fn from(error: QueryError) -> Self {
-        let verdict = status::of(&error);
-        if verdict.http.is_server_error() && !verdict.passes {
-            tracing::warn!(%error, code = verdict.code, "query failed");
-        }
-        let (dataset, endpoint) = status::place(&error);
-        Self {
-            code: verdict.code,
-            message: status::message(&error),
-            dataset: dataset.map(str::to_owned),
-            endpoint: endpoint.map(str::to_owned),
-        }
     }
 }
 
