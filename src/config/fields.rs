@@ -60,7 +60,11 @@ static RUNTIME: &[Field] = &[
     Field::built("auth", Fields(AUTH), "Who may ask."),
     Field::built("caching", Fields(CACHING), "Caches of answers."),
     Field::toggled("results_cache", RESULTS_CACHE, "The older name of `caching.sql_results`."),
-    Field::toggled("tls", TLS, "TLS of the HTTP and Flight front ends where they listen on an address; sockets need none."),
+    Field::toggled(
+        "tls",
+        TLS,
+        "TLS of the HTTP and Flight front ends where they listen on an address; sockets need none.",
+    ),
     Field::not_yet("tracing", Fields(TRACING), "Traces sent to Zipkin."),
     Field::switch("telemetry", TELEMETRY, true, "Telemetry sent outward."),
     Field::built("params", OpenFields(RUNTIME_PARAMS, &Scalar), "Free parameters of the runtime."),
