@@ -21,10 +21,10 @@ pub struct KeyId(Arc<str>);
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rights {
-    /// Ask SQL, follow datasets, and see and cancel one's own queries.
+    /// Ask SQL, follow datasets, have them refreshed, and see and cancel one's own queries.
     #[default]
     Read,
-    /// Also write rows, ask for refreshes, and see and cancel everybody's queries.
+    /// Also write rows, have other rows refreshed than the spicepod says, and see and cancel everybody's queries.
     ReadWrite,
 }
 

@@ -12,7 +12,9 @@ use crate::task::Scope;
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 /// Routes that the document leaves out, each with its reason.
-const ASIDE: [&str; 4] = [
+const ASIDE: [&str; 5] = [
+    // A protocol that describes itself.
+    "/v1/mcp",
     // The document by the name that the public runtime gives it.
     "/docs/openapi.json",
     // Pages for people, and their files.
