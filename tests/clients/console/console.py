@@ -334,7 +334,8 @@ def pictures(page: Page, folder: str) -> dict:
 
 def locked(page: Page) -> dict:
     """Without a key, and with one in the page's address, which is sent as what a user is asked for."""
-    shut = page.text("body")
+    # The page appears once the browser has given up to ask for a password.
+    shut = page.wait("what is said without a key", lambda: page.text("body"))
     page.browser.get(page.url.replace("//", "//anybody:key-of-a-reader@"))
     page.in_state("items", "Ready")
     rows = page.run("SELECT name FROM items WHERE id = 3")
