@@ -15,6 +15,9 @@ pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
 const IDENTIFIER_LEN_MAX: usize = 8 << 10;
 /// So many operators may stand in one chain.
 const CHAIN_MAX: usize = 2_500;
+/// So many joins may stand in one statement: the time to plan them grows with their number's cube, and more, and a
+/// plan in the making cannot be stopped.
+const JOINS_MAX: usize = 128;
 /// So many SELECTs may stand in one statement.
 const SELECTS_MAX: usize = 500;
 
@@ -42,6 +45,9 @@ pub(super) fn excess(sql: &str) -> Option<String> {
             "the statement chains more than {CHAIN_MAX} operators or joins: write `IN (…)` for many values"
         ));
     }
+    if size.joins > JOINS_MAX {
+        return Some(format!("the statement has more than {JOINS_MAX} joins"));
+    }
     (size.selects > SELECTS_MAX).then(|| format!("the statement has more than {SELECTS_MAX} SELECTs"))
 }
 
@@ -49,6 +55,7 @@ pub(super) fn excess(sql: &str) -> Option<String> {
 #[derive(Default)]
 struct Size {
     selects: usize,
+    joins: usize,
     deepest: usize,
     level: Level,
     /// The levels around the open parentheses.
@@ -72,7 +79,10 @@ impl Size {
         match token {
             Token::LParen => self.outer.push(std::mem::take(&mut self.level)),
             Token::RParen => self.level = self.outer.pop().unwrap_or_default(),
-            Token::Comma if self.level.in_from => self.level.join(),
+            Token::Comma if self.level.in_from => {
+                self.joins += 1;
+                self.level.join();
+            }
             Token::Comma => self.level = Level::default(),
             Token::Word(word) => self.word(word.keyword),
             Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
@@ -91,13 +101,16 @@ impl Size {
             Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::LIMIT => {
                 self.level.in_from = false;
             }
+            Keyword::JOIN => {
+                self.joins += 1;
+                self.level.join();
+            }
             Keyword::AND
             | Keyword::OR
             | Keyword::XOR
             | Keyword::UNION
             | Keyword::EXCEPT
-            | Keyword::INTERSECT
-            | Keyword::JOIN => self.level.join(),
+            | Keyword::INTERSECT => self.level.join(),
             Keyword::IS
             | Keyword::NOT
             | Keyword::LIKE
@@ -155,11 +168,13 @@ mod tests {
             ("SELECT 1", "::int"),
             ("SELECT 1", " = 1"),
             ("SELECT 1", " IS NULL"),
-            ("SELECT * FROM t", ", t"),
-            ("SELECT * FROM t", " JOIN u USING (id, b)"),
         ] {
             assert!(!is_refused(start, link, 1_000), "{link}");
             assert!(is_refused(start, link, 3_000), "{link}");
+        }
+        for link in [", t", " JOIN u USING (id, b)", " JOIN (SELECT a, b FROM u) ON true"] {
+            assert!(!is_refused("SELECT * FROM t", link, 128), "{link}");
+            assert!(is_refused("SELECT * FROM t", link, 129), "{link}");
         }
         assert!(!is_refused("SELECT 1", " UNION ALL SELECT 1", 400));
         assert!(is_refused("SELECT 1", " UNION ALL SELECT 1", 600));

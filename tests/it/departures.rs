@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_flight::{FlightDescriptor, Ticket};
 use futures::StreamExt;
 use serde_json::Value;
+use sidewing::task::Scope;
 
 use crate::support::client::{Client, batch};
 use crate::support::sidecar::Sidecar;
@@ -83,17 +84,18 @@ fn faults() -> [Fault; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http_client_that_goes_away_ends_its_query() {
     let (upstream, other, sidecar) = world().await;
+    let scope = Scope::new();
     for (sql, fault) in [FORWARDED, SCANNED].into_iter().flat_map(|sql| faults().map(|fault| (sql, fault))) {
         let case = format!("{sql}, {fault:?}");
         upstream.inject(Method::DoGet, 1, fault);
         // One connection for this query alone: HTTP/1.1 has no other way to leave.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client.post(format!("http://{}/v1/sql", sidecar.http_addr())).body(sql);
-        let asking = tokio::spawn(async move {
+        let asking = scope.spawn_owned("client", async move {
             let mut answer = request.send().await.unwrap();
             while answer.chunk().await.unwrap().is_some() {}
         });
-        expect_end(&case, &upstream, &other, &sidecar, || asking.abort()).await;
+        expect_end(&case, &upstream, &other, &sidecar, || drop(asking)).await;
         upstream.heal();
     }
 }
@@ -101,17 +103,18 @@ async fn an_http_client_that_goes_away_ends_its_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flight_client_that_goes_away_ends_its_query() {
     let (upstream, other, sidecar) = world().await;
+    let scope = Scope::new();
     for (sql, fault) in [FORWARDED, SCANNED].into_iter().flat_map(|sql| faults().map(|fault| (sql, fault))) {
         let case = format!("{sql}, {fault:?}");
         upstream.inject(Method::DoGet, 1, fault);
         let mut client: Client = sidecar.flight_client().await;
-        let asking = tokio::spawn(async move {
+        let asking = scope.spawn_owned("client", async move {
             let answer = client.inner().do_get(Ticket::new(sql)).await.unwrap();
             let mut messages = answer.into_inner();
             while messages.next().await.is_some() {}
         });
         // The connection lives on: only the call is dropped.
-        expect_end(&case, &upstream, &other, &sidecar, || asking.abort()).await;
+        expect_end(&case, &upstream, &other, &sidecar, || drop(asking)).await;
         upstream.heal();
     }
 }
@@ -123,13 +126,18 @@ async fn a_client_that_leaves_does_not_end_the_query_of_another() {
     let url = format!("http://{}/v1/sql", sidecar.http_addr());
     let ask = || {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        tokio::spawn(client.post(&url).body("select count(*) as n from items").send())
+        client.post(&url).body("select count(*) as n from items").send()
     };
-    let (first, second) = (ask(), ask());
-    until("two running queries", LATE, async || active(&sidecar).await == 2).await;
-    first.abort();
-    let answer = second.await.unwrap().unwrap();
-    assert_eq!(answer.text().await.unwrap(), r#"[{"n":30000}]"#);
+    let (scope, leaving, staying) = (Scope::new(), ask(), ask());
+    let first = scope.spawn_owned("client", async move {
+        let _ = leaving.await;
+    });
+    let leave = async {
+        until("two running queries", LATE, async || active(&sidecar).await == 2).await;
+        drop(first);
+    };
+    let (answer, ()) = tokio::join!(staying, leave);
+    assert_eq!(answer.unwrap().text().await.unwrap(), r#"[{"n":30000}]"#);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,11 +145,12 @@ async fn a_client_that_asks_only_for_a_schema_and_leaves_is_forgotten() {
     let (upstream, _other, sidecar) = world().await;
     upstream.inject(Method::GetFlightInfo, 1, Fault::Hang);
     let mut client = sidecar.flight_client().await;
-    let asking = tokio::spawn(async move {
+    let scope = Scope::new();
+    let asking = scope.spawn_owned("client", async move {
         let descriptor = FlightDescriptor::new_cmd(FORWARDED);
         client.inner().get_flight_info(descriptor).await.unwrap();
     });
     until("a call upstream", LATE, async || upstream.open(Method::GetFlightInfo) > 0).await;
-    asking.abort();
+    drop(asking);
     until("no call upstream", AFTER, async || upstream.open(Method::GetFlightInfo) == 0).await;
 }

@@ -109,7 +109,8 @@ impl Book {
 
     #[cfg(test)]
     pub async fn open_count(&self) -> usize {
-        let (known, here) = (self.sessions().len(), self.rmcp.sessions.read().await.len());
+        let here = self.rmcp.sessions.read().await.len();
+        let known = self.sessions().len();
         assert_eq!(known, here, "both books hold the same sessions");
         known
     }

@@ -207,8 +207,9 @@ async fn the_browser_shows_its_users_key() {
     let sidecar = sidecar.secret("KEY", "key-of-a-reader").start().await;
     sidecar.wait_ready().await;
     let url = format!("http://{}", sidecar.http_addr());
+    let shut = sidecar.http("/").await;
+    assert_eq!((shut.status, shut.body.as_str()), (401, "Invalid credentials\n"));
     let seen = chromium.steps(&url, &["locked"], no_wish).await;
-    assert_eq!(seen["shut"], "Invalid credentials");
     assert_eq!(seen["rows"], json!([["a"]]));
     assert_eq!(seen["origins"], json!([url]));
     assert_eq!(seen["complaints"], json!([]));

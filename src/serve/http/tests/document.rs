@@ -68,7 +68,7 @@ async fn every_operation_is_served_and_no_other() {
     let router = router(Fake::default(), HttpOptions::default(), &scope);
     for (path, method, _) in operations() {
         let ask = async |method: &str| {
-            let path = path.replace('{', "").replace('}', "");
+            let path = path.replace(['{', '}'], "");
             let method = ::http::Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
             let request = ::http::Request::builder().method(method).uri(path);
             let request = request.body(axum::body::Body::empty()).unwrap();
