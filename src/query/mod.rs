@@ -5,6 +5,7 @@ mod cache;
 mod cached;
 mod caller;
 mod deadline;
+mod dialect;
 mod engine;
 mod error;
 mod explain;

@@ -9,9 +9,9 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     Expr, Statement as SqlStatement, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::Location;
 
+use super::dialect::Patient;
 use super::{Parameters, QueryError};
 
 /// How deep parentheses, subqueries and the like may nest.
@@ -63,12 +63,18 @@ pub(super) fn invalid(message: String) -> QueryError {
 }
 
 pub(super) fn parse_one(sql: &str) -> Result<Statement, QueryError> {
-    let mut statements = DFParserBuilder::new(sql)
-        .with_dialect(&GenericDialect {})
+    let dialect = Patient::new(sql);
+    let parsed = DFParserBuilder::new(sql)
+        .with_dialect(&dialect)
         .with_recursion_limit(NESTING_MAX)
         .build()
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(super::error::from_datafusion)?;
+        .and_then(|mut parser| parser.parse_statements());
+    let mut statements = parsed.map_err(|error| match dialect.is_exhausted() {
+        true => invalid(
+            "the statement nests too deeply to be read: close its parentheses, or nest less".to_owned(),
+        ),
+        false => super::error::from_datafusion(error),
+    })?;
     match (statements.pop_front(), statements.len()) {
         (Some(statement), 0) => Ok(statement),
         (None, _) => Err(invalid("the statement is empty: send one SQL statement".to_owned())),
