@@ -16,6 +16,8 @@ use super::{Parameters, QueryError};
 
 /// How deep parentheses, subqueries and the like may nest.
 const NESTING_MAX: usize = 100;
+/// How deep the arguments of a function that reads types may nest: no statement can be deeper by itself.
+const TYPE_NESTING_MAX: usize = 160;
 
 /// One statement, its parameters bound.
 #[derive(Debug, Clone)]
@@ -131,6 +133,11 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
     if let ControlFlow::Break(error) = sql.visit(&mut binder) {
         return Err(error);
     }
+    if Visit::visit(sql, &mut DeepTypes).is_break() {
+        return Err(invalid(format!(
+            "a type that is named to arrow_cast nests more than {TYPE_NESTING_MAX} levels"
+        )));
+    }
     match binder.used.iter().position(|used| !used) {
         Some(at) => Err(invalid(format!("parameter {} is not used in the statement", parameters.name(at)))),
         None => Ok(()),
@@ -142,6 +149,38 @@ struct Binder<'a> {
     used: Vec<bool>,
     /// Where each `?` stands in the text.
     marks: Vec<Location>,
+}
+
+/// Finds types that are named in a text and nest too deeply: Arrow reads them on the stack, one level a frame.
+struct DeepTypes;
+
+impl Visitor for DeepTypes {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let name = function.name.to_string();
+        match name.to_ascii_lowercase().contains("arrow_")
+            && depth(&function.args.to_string()) > TYPE_NESTING_MAX
+        {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// How many parentheses are open at once.
+fn depth(text: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' => open += 1,
+            b')' => open = open.saturating_sub(1),
+            _ => continue,
+        }
+        most = most.max(open);
+    }
+    most
 }
 
 /// Finds every `?`. They count in the order of the text, which is not always that of the tree:
@@ -330,6 +369,20 @@ mod tests {
             bound("SELECT ?", json!([])),
         ];
         insta::assert_snapshot!(cases.join("\n"));
+    }
+
+    #[test]
+    fn types_that_nest_too_deeply_are_refused_wherever_they_come_from() {
+        let deep = |levels: usize| format!("{}Int8{}", "List(".repeat(levels), ")".repeat(levels));
+        assert!(
+            bound(&format!("SELECT arrow_cast(NULL, '{}')", deep(20)), json!(null)).starts_with("SELECT")
+        );
+        for refused in [
+            bound(&format!("SELECT Arrow_Try_Cast(NULL, '{}')", deep(5_000)), json!(null)),
+            bound("EXPLAIN SELECT 1 + arrow_cast(NULL, $1)", json!([deep(5_000)])),
+        ] {
+            assert!(refused.contains("nests more than"), "{refused:.200}");
+        }
     }
 
     #[test]

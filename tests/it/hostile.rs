@@ -146,8 +146,14 @@ async fn no_json_ends_the_process() {
                 .header("content-type", "application/json")
                 .header("accept", "application/json, text/event-stream")
                 .body(body.clone());
-            let status = answer.send().await.unwrap().status().as_u16();
-            assert!((200..500).contains(&status), "{path}: {status} for {:.60}", body);
+            match answer.send().await {
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    assert!((200..500).contains(&status), "{path}: {status} for {body:.60}");
+                }
+                // It was refused before it was read, and the connection closed.
+                Err(error) => assert!(body.len() > 128 << 10, "{path}: {error:?} for {body:.60}"),
+            }
         }
         assert_lives(&sidecar, path).await;
     }
