@@ -23,7 +23,7 @@ use super::cache::ResultsCache;
 use super::cached::{Reply, refuse_run};
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
-use super::planning::{Joins, is_joining_in_memory, physical_plan};
+use super::planning::{Joins, Weight, is_joining_in_memory, physical_plan};
 use super::records::{Place, Records};
 use super::statement::{Explain, Parsed, parse};
 use super::{
@@ -198,7 +198,7 @@ impl Engine {
                 other => return other,
             }
         }
-        Ok(self.physical(planned.plan, Joins::InMemory).await?.plan.schema())
+        Ok(self.physical(planned.plan, Joins::InMemory, planned.parsed.weight).await?.plan.schema())
     }
 
     /// The schema of one dataset or view by its name parts (`["t"]`, `["s","t"]`, `["a.b.t"]`).
@@ -324,25 +324,29 @@ impl Engine {
     /// Runs what was planned, until its first batch, or the end, is here.
     pub(super) async fn start(&self, planned: Planned) -> Result<Started, QueryError> {
         let Planned { parsed, plan, route } = planned;
+        let weight = parsed.weight;
         if let Some(explain) = parsed.explain {
-            return self.start_explain(explain, plan, route).await;
+            return self.start_explain(explain, plan, route, weight).await;
         }
         match route {
-            Route::Forward(forward) => self.start_forward(&forward, plan).await,
+            Route::Forward(forward) => self.start_forward(&forward, plan, weight).await,
             Route::Scan { reason } => {
                 tracing::debug!(reason, "answered by scans");
-                self.start_scan(plan).await
+                self.start_scan(plan, weight).await
             }
         }
     }
 
     /// Plans locally, for errors in our words and to refuse anything but reading, and finds the tier.
     pub(super) async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
-        let parsed = parse(&request.sql, &request.parameters)?;
-        self.federation.check(&parsed.statement)?;
-        let plan = self.logical(parsed.statement.clone()).await?;
-        let route = self.federation.route(&parsed.statement);
-        Ok(Planned { parsed, plan, route })
+        let planning = async {
+            let parsed = parse(&request.sql, &request.parameters)?;
+            self.federation.check(&parsed.statement)?;
+            let plan = self.logical(parsed.statement.clone()).await?;
+            let route = self.federation.route(&parsed.statement);
+            Ok(Planned { parsed, plan, route })
+        };
+        Weight::of(&request.sql).aside(planning).await
     }
 
     pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
@@ -356,29 +360,34 @@ impl Engine {
         Ok(plan)
     }
 
-    async fn physical(&self, plan: LogicalPlan, joins: Joins) -> Result<Physical, QueryError> {
+    async fn physical(
+        &self,
+        plan: LogicalPlan,
+        joins: Joins,
+        weight: Weight,
+    ) -> Result<Physical, QueryError> {
         let mut state = self.federation.context().state();
         // However often the statement reads an accelerated table, it reads one generation of it.
         let (config, pins) = Pins::into_config(state.config().clone());
         *state.config_mut() = joins.configured(config);
-        let plan = state.optimize(&plan).map_err(from_datafusion)?;
-        let (plan, notes) = self.federation.push_down(plan).map_err(from_datafusion)?;
+        let divided = async { self.federation.push_down(state.optimize(&plan)?) };
+        let (plan, notes) = weight.aside(divided).await.map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
         if !matches!(plan, LogicalPlan::Explain(_)) {
             self.federation.estimate_rows(&plan).await;
         }
-        let plan = physical_plan(&plan, &state, joins).await.map_err(from_datafusion)?;
+        let plan = weight.aside(physical_plan(&plan, &state, joins)).await.map_err(from_datafusion)?;
         Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes, pins })
     }
 
-    async fn start_scan(&self, plan: LogicalPlan) -> Result<Started, QueryError> {
-        let physical = self.physical(plan.clone(), Joins::InMemory).await?;
+    async fn start_scan(&self, plan: LogicalPlan, weight: Weight) -> Result<Started, QueryError> {
+        let physical = self.physical(plan.clone(), Joins::InMemory, weight).await?;
         let can_sort = is_joining_in_memory(&physical.plan);
         match self.start_physical(physical).await {
             // Nothing has been answered yet: the same again, with joins that can spill.
             Err(QueryError::ResourcesExhausted { message }) if can_sort => {
                 tracing::debug!(message, "a join does not fit into memory, joining by sorting");
-                let physical = self.physical(plan, Joins::Sorting).await?;
+                let physical = self.physical(plan, Joins::Sorting, weight).await?;
                 self.start_physical(physical).await
             }
             other => other,
@@ -404,14 +413,19 @@ impl Engine {
             .boxed()
     }
 
-    async fn start_forward(&self, forward: &Forward, plan: LogicalPlan) -> Result<Started, QueryError> {
+    async fn start_forward(
+        &self,
+        forward: &Forward,
+        plan: LogicalPlan,
+        weight: Weight,
+    ) -> Result<Started, QueryError> {
         metrics::counter!("query_forwarded").increment(1);
         let refused = match self.forward(forward, &plan).await {
             Err(error) if falls_back(&error) => error,
             other => return other,
         };
         tracing::debug!(%refused, "the upstream refused the statement, answering by scans");
-        match self.start_scan(plan).await {
+        match self.start_scan(plan, weight).await {
             // Both tiers call it the user's fault: the upstream's words are about the user's statement.
             Err(error) if error.is_the_users() => Err(refused),
             other => other,
@@ -475,12 +489,13 @@ impl Engine {
         statement: Explain,
         plan: LogicalPlan,
         route: Route,
+        weight: Weight,
     ) -> Result<Started, QueryError> {
         let batches = match route {
             Route::Forward(forward) => {
                 let received = match statement.analyze {
                     true => {
-                        let started = self.start_forward(&forward, plan).await?;
+                        let started = self.start_forward(&forward, plan, weight).await?;
                         Some(explain::drain(started.batches).await?)
                     }
                     false => None,
@@ -489,7 +504,7 @@ impl Engine {
             }
             Route::Scan { reason } => {
                 let plan = self.logical(statement.whole).await?;
-                let physical = self.physical(plan, Joins::InMemory).await?;
+                let physical = self.physical(plan, Joins::InMemory, weight).await?;
                 let mut batches = vec![explain::scanned(&reason, &physical.notes)?];
                 let started = self.start_physical(physical).await?;
                 batches.extend(started.batches.try_collect::<Vec<_>>().await?);

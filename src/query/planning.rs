@@ -9,6 +9,8 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::prelude::SessionConfig;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// Rows of a batch where memory is short: a merge holds one batch of each file that was spilled.
 const SORTED_BATCH_ROWS: usize = 512;
@@ -34,6 +36,32 @@ impl Joins {
                 config.options_mut().optimizer.prefer_hash_join = false;
                 config
             }
+        }
+    }
+}
+
+/// Statements of this length, in bytes, may be planned for so long that others must not wait for it.
+const HEAVY_BYTES: usize = 2 << 10;
+
+/// How much work the planning of a statement may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weight {
+    Light,
+    Heavy,
+}
+
+impl Weight {
+    pub(super) fn of(sql: &str) -> Self {
+        if sql.len() < HEAVY_BYTES { Self::Light } else { Self::Heavy }
+    }
+
+    /// Runs planning, which never waits but may compute for seconds. While a heavy statement is planned, the other tasks
+    /// of its thread go on elsewhere, timers and signals among them.
+    pub(super) async fn aside<T>(self, planning: impl Future<Output = T>) -> T {
+        let runtime = Handle::current();
+        match self == Self::Light || runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
+            true => planning.await,
+            false => block_in_place(|| runtime.block_on(planning)),
         }
     }
 }

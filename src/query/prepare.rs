@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Value, Visit, VisitMut, Visitor, Vis
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::deadline::within;
+use super::planning::Weight;
 use super::statement::{invalid, parse_one, refuse_writes};
 use super::{Engine, QueryError, Request, explain, limits};
 
@@ -51,12 +52,13 @@ impl Engine {
     }
 
     async fn find_prepared(&self, request: &Request) -> Result<Prepared, QueryError> {
-        let open = open(&request.sql)?;
+        let weight = Weight::of(&request.sql);
+        let open = weight.aside(async { open(&request.sql) }).await?;
         if open.placeholders.is_empty() {
             return Ok(Prepared { schema: self.find_schema(request).await?, parameters: Vec::new() });
         }
         self.federation.check(&open.statement)?;
-        let plan = self.plan_open(&open.statement).await?;
+        let plan = weight.aside(self.plan_open(&open.statement)).await?;
         let schema = match open.is_explained {
             true => explain::schema(),
             false => Arc::clone(plan.schema().inner()),

@@ -8,6 +8,7 @@ mod caching;
 mod keys;
 mod listen;
 mod opening;
+mod origin;
 mod settled;
 mod socket;
 mod stall;

@@ -5,16 +5,19 @@
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::config::BindAddress;
 
+/// Connections that wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 16_384;
 /// Only the owner connects.
 const SOCKET_MODE: u32 = 0o600;
 /// The private directory beside a socket's place, and the socket in it: short, for paths of sockets must be.
@@ -56,7 +59,7 @@ impl Listener {
     /// An address that cannot be had; a file that is no socket, or one on which somebody listens.
     pub async fn bind(address: &BindAddress) -> io::Result<Self> {
         match address {
-            BindAddress::Tcp(address) => Ok(TcpListener::bind(address).await?.into()),
+            BindAddress::Tcp(address) => listen(*address).map(Into::into),
             BindAddress::Unix(path) => Ok(Self(Kind::Unix(SocketFile::bind(path).await?))),
         }
     }
@@ -89,6 +92,15 @@ impl Listener {
             }
         }
     }
+}
+
+/// Listens with a queue for many: clients that do not fit into it are connected, and forgotten by this side.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for the connections of the former process.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl SocketFile {

@@ -2,6 +2,7 @@
 //! front end, and the process lives.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -157,4 +158,34 @@ async fn no_json_ends_the_process() {
         }
         assert_lives(&sidecar, path).await;
     }
+}
+
+/// A hundred joins take seconds to plan.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_long_statements_are_planned_others_are_answered_and_signals_heard() {
+    let (_upstream, sidecar) = world().await;
+    let joins = format!("SELECT a.id FROM t a{}", " JOIN t b USING (id)".repeat(120));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}", sidecar.http_addr());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let planned = (0..cores + 1).map(|_| client.post(format!("{url}/v1/sql")).body(joins.clone()).send());
+    let planned = tokio::spawn(futures::future::join_all(planned));
+    while !sidecar.http("/v1/sql/active").await.body.contains("JOIN") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let begun = Instant::now();
+    assert_lives(&sidecar, "or rather during planning").await;
+    let answered = begun.elapsed();
+    if planned.is_finished() {
+        panic!("planning ended before anything was shown: {answered:?}");
+    }
+    sidecar.signal();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    sidecar.signal();
+    let (code, said) = tokio::time::timeout(Duration::from_secs(5), sidecar.end())
+        .await
+        .map(|end| (end.code, end.stderr))
+        .unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    planned.abort();
 }

@@ -161,7 +161,10 @@ fn complete(operation: &mut Operation, is_open: bool) {
     also("500", "Something went wrong in sidewing; its log says what");
     match is_open {
         true => operation.security = Some(Vec::new()),
-        false => also("401", "No key was shown, or none that is known"),
+        false => {
+            also("401", "No key was shown, or none that is known");
+            also("403", "A page of another site asks");
+        }
     }
     for (status, response) in responses {
         let RefOr::T(told) = response else { continue };

@@ -1,6 +1,6 @@
 //! The HTTP front end: SQL and questions about health enter; JSON, CSV, plain text and Arrow leave.
 //!
-//! `outer` stands around everything, then come CORS, compression and the guard. `api` holds the routes together with the
+//! `outer` stands around everything, then come CORS, compression, and the guards of pages and of keys. `api` holds the routes together with the
 //! document that describes them.
 
 mod about;
@@ -10,6 +10,7 @@ mod cors;
 mod docs;
 mod extract;
 mod outer;
+mod pages;
 
 mod acceleration;
 mod console;
@@ -118,6 +119,7 @@ fn routes<D: Door>(door: &D, mcp: McpOptions) -> Api<D> {
 }
 
 fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
+    let pages = pages::Pages::of(&options);
     let (routes, document) = routes(&door, options.mcp).finish();
     let process = Process { about: Arc::new(options.about), draining: scope.token() };
     let guarded = routes
@@ -128,6 +130,7 @@ fn router<D: Door>(door: D, options: HttpOptions, scope: &Scope) -> Router {
         .layer(Extension(body::Bodies::default()))
         .layer(Extension(docs::Docs::new(&document)))
         .layer(middleware::from_fn_with_state(options.access, guard))
+        .layer(middleware::from_fn_with_state(pages, pages::guard))
         .layer(compress::layer());
     // Before the guard: a browser asks whether it may show its key without showing it.
     let shared = match cors::layer(&options.cors) {

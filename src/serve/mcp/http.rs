@@ -21,11 +21,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::refusal::Refusal;
 use super::server::{Gone, Server};
 use super::sessions::{Book, Own, Use};
-use super::{MESSAGE_BYTES_MAX, McpAccess, McpOptions, origin};
+use super::{MESSAGE_BYTES_MAX, McpAccess, McpOptions};
 use crate::query::Principal;
 use crate::serve::Door;
 use crate::serve::access::Identity;
 use crate::serve::listen::Endless;
+use crate::serve::origin;
 
 const SESSION_ID: &str = "mcp-session-id";
 const REQUEST_ID: &str = "x-request-id";
@@ -66,7 +67,9 @@ impl<D: Door> Front<D> {
     async fn try_answer(&self, principal: Principal, request: Request) -> Result<Response, Refusal> {
         let (mut parts, body) = request.into_parts();
         self.check_access()?;
-        origin::check(&parts, &self.options.allowed_hosts, &self.options.allowed_origins)?;
+        let McpOptions { allowed_hosts, allowed_origins, .. } = &self.options;
+        origin::check(&parts, allowed_hosts, allowed_origins)
+            .map_err(|foreign| Refusal::foreign(foreign, allowed_hosts))?;
         let method = parts.method.clone();
         let session = parts.headers.get(SESSION_ID).and_then(|id| id.to_str().ok());
         let by = if method == Method::GET { Use::Listen } else { Use::Call };

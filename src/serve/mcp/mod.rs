@@ -3,7 +3,6 @@
 //! What is spoken is rmcp's: both eras of the protocol, with sessions (2025) and without (2026). Here stands who may
 //! speak it, which tools there are, and what they answer. Nothing is ever written.
 
-mod origin;
 mod refusal;
 
 mod sessions;

@@ -328,10 +328,20 @@ impl Sidecar {
     }
 
     /// SIGTERM, then the end.
-    pub async fn terminate(mut self) -> Finished {
+    pub async fn terminate(self) -> Finished {
+        self.signal();
+        self.end().await
+    }
+
+    /// SIGTERM.
+    pub fn signal(&self) {
         let pid = self.child.id().expect("a sidecar that still runs");
         let killed = std::process::Command::new("sh").arg("-c").arg(format!("kill -TERM {pid}")).status();
         assert!(killed.expect("a shell").success(), "the sidecar ended before SIGTERM:\n{}", self.stderr());
+    }
+
+    /// The end, after a signal.
+    pub async fn end(mut self) -> Finished {
         let status: ExitStatus = tokio::time::timeout(WAIT_MAX, self.child.wait())
             .await
             .unwrap_or_else(|_| panic!("the sidecar does not end after SIGTERM:\n{}", self.stderr()))

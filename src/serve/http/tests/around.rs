@@ -131,6 +131,36 @@ async fn pages_of_other_origins_ask_where_they_may() {
     assert_eq!(allowed(&preflight(&url, "https://b.example").await), None);
 }
 
+/// A browser sends some requests of any page, with the key that it remembers, and asks nobody first.
+#[tokio::test]
+async fn pages_of_other_sites_are_refused_whoever_they_ask_for() {
+    let ask = async |url: &str, host: &str, origin: Option<&str>| {
+        let request = client().post(format!("{url}/v1/sql")).header("host", host).body("select 1");
+        let request = request.header("x-api-key", "reader").header("accept", "application/json");
+        let request = origin.into_iter().fold(request, |request, origin| request.header("origin", origin));
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["code"].clone())
+    };
+    let access = Access::new(vec![ApiKey::reading(Secret::new("reader".into()))]);
+    let keyed = HttpOptions { access, ..HttpOptions::default() };
+    let fake = || Fake::default().on("select 1", || Err(QueryError::NotFound { message: "seen".into() }));
+    let (foreign, rebound, seen) =
+        (json!("OriginNotAllowed"), json!("HostNotAllowed"), json!("TableNotFound"));
+    for (options, of_a_name) in [(keyed, (400, seen.clone())), (HttpOptions::default(), (403, rebound))] {
+        let (url, _scope) = http_with(fake(), options).await;
+        for origin in ["https://evil.example", "null", "http://localhost:1", "http://localhost"] {
+            assert_eq!(ask(&url, "localhost:8090", Some(origin)).await, (403, foreign.clone()), "{origin}");
+        }
+        for origin in [None, Some("http://localhost:8090")] {
+            assert_eq!(ask(&url, "localhost:8090", origin).await, (400, seen.clone()), "{origin:?}");
+        }
+        let page = ("sidewing.pod:8090", "http://sidewing.pod:8090");
+        assert_eq!(ask(&url, page.0, None).await, (400, seen.clone()));
+        // Its own page, by a name that might be another site's.
+        assert_eq!(ask(&url, page.0, Some(page.1)).await, of_a_name);
+    }
+}
+
 async fn compressed(url: &str, sql: &str, accept: &str, encoding: &str) -> reqwest::Response {
     let request = client().post(format!("{url}/v1/sql")).body(sql.to_owned());
     request.header("accept", accept).header("accept-encoding", encoding).send().await.unwrap()

@@ -213,7 +213,11 @@ impl Documented {
         let here: Vec<_> = self.0.iter().filter(|(template, _, _)| is_of(template)).collect();
         let method = if case.method == Method::HEAD { &Method::GET } else { &case.method };
         let operation = here.iter().find(|(_, known, _)| known == method);
+        // Whatever a page of another site asks for.
+        let is_foreign =
+            status == StatusCode::FORBIDDEN && case.headers.iter().any(|(name, _)| *name == "origin");
         match (operation, here.is_empty()) {
+            (None, _) if is_foreign => true,
             (Some((_, _, statuses)), _) => statuses.contains(&status.as_u16()),
             (None, false) if case.method == Method::OPTIONS => status == StatusCode::NO_CONTENT,
             (None, false) => status == StatusCode::METHOD_NOT_ALLOWED,

@@ -1,14 +1,15 @@
-//! From where MCP may be called: the Host and Origin of a request enter, a refusal may leave. Pure.
+//! From where a request comes: its Host and Origin enter, what is foreign in them leaves. Pure.
 //!
 //! A web page can have its own name resolve to 127.0.0.1 (DNS rebinding) and then talk to this server as if it were its
-//! own. What it cannot do is lie about the name, nor about where it came from.
+//! own; and it can send some requests to any server, blindly, with the credentials that the browser remembers. What it
+//! cannot do is lie about the name, nor about where it came from.
+
+use std::net::IpAddr;
 
 use ::http::header::{HOST, ORIGIN};
 use ::http::request::Parts;
 use ::http::uri::Authority;
-use ::http::{HeaderValue, StatusCode, Uri};
-
-use super::refusal::Refusal;
+use ::http::{HeaderMap, HeaderValue, Uri};
 
 /// Names that no page of another site can have.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -22,38 +23,96 @@ struct Host {
     port: Option<u16>,
 }
 
-/// Refuses a request for another host than ours, or from a page of another site.
+/// What is foreign in a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Foreign {
+    /// It names no host.
+    NoHost,
+    /// It is for another host.
+    Host { name: String },
+    /// A page of another site sent it.
+    Origin { origin: String },
+}
+
+/// Whether a request is for this server.
 ///
 /// # Errors
-/// 403, and 400 for a request without a host.
+/// It names another host, or none.
+pub(super) fn check_host(uri: &Uri, headers: &HeaderMap, allowed_hosts: &[String]) -> Result<(), Foreign> {
+    let hosts = hosts(uri, headers).ok_or(Foreign::NoHost)?;
+    match hosts.into_iter().find(|host| !is_allowed(host, allowed_hosts)) {
+        None => Ok(()),
+        Some(Host { name, .. }) => Err(Foreign::Host { name }),
+    }
+}
+
+/// Whether a request was sent by a page of this server or of `allowed_origins`, or by no page at all.
+///
+/// # Errors
+/// A page of another site sent it.
+pub(super) fn check_origin(
+    uri: &Uri,
+    headers: &HeaderMap,
+    allowed_origins: &[String],
+) -> Result<(), Foreign> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let is_ours = hosts(uri, headers).is_some_and(|hosts| is_of(origin, &hosts));
+    match is_ours || is_listed(origin, allowed_origins) {
+        true => Ok(()),
+        false => Err(Foreign::Origin { origin: String::from_utf8_lossy(origin.as_bytes()).into_owned() }),
+    }
+}
+
+/// Whether a page may ask a server that asks nobody for a key: one of a name that may be anybody's may not, were it
+/// the server's own. A name of digits cannot be had by another site.
+///
+/// # Errors
+/// The page has the name of another host, which may only resolve to this one.
+pub(super) fn check_page_host(
+    uri: &Uri,
+    headers: &HeaderMap,
+    allowed_hosts: &[String],
+) -> Result<(), Foreign> {
+    if !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    match check_host(uri, headers, allowed_hosts) {
+        Err(Foreign::Host { name }) if name.parse::<IpAddr>().is_ok() => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether the request's Origin is one of these; no Origin is none.
+pub(super) fn is_of_listed(headers: &HeaderMap, allowed_origins: &[String]) -> bool {
+    headers.get(ORIGIN).is_some_and(|origin| is_listed(origin, allowed_origins))
+}
+
+/// [`check_host`] and [`check_origin`].
+///
+/// # Errors
+/// Theirs.
 pub(super) fn check(
     request: &Parts,
     allowed_hosts: &[String],
     allowed_origins: &[String],
-) -> Result<(), Refusal> {
-    let hosts = hosts(request)?;
-    for host in &hosts {
-        if !is_allowed(host, allowed_hosts) {
-            return Err(foreign_host(&host.name, allowed_hosts));
-        }
-    }
-    let Some(origin) = request.headers.get(ORIGIN) else { return Ok(()) };
-    match is_of(origin, &hosts) || is_listed(origin, allowed_origins) {
-        true => Ok(()),
-        false => Err(foreign_origin(origin)),
-    }
+) -> Result<(), Foreign> {
+    check_host(&request.uri, &request.headers, allowed_hosts)?;
+    check_origin(&request.uri, &request.headers, allowed_origins)
 }
 
-/// The host that the request names: in its Host header, in its target (HTTP/2), or in both.
-fn hosts(request: &Parts) -> Result<Vec<Host>, Refusal> {
-    let target = request.uri.authority().map(|authority| Some(Host::of(authority)));
-    let headers = request.headers.get_all(HOST).iter().map(|host| Host::parse(host.to_str().ok()?));
+/// All hosts under which this server answers agents and pages: of loopback, and those that are listed.
+pub(super) fn known_hosts(allowed: &[String]) -> String {
+    let listed = allowed.iter().map(String::as_str).filter(|host| !LOCAL_HOSTS.contains(host));
+    LOCAL_HOSTS.into_iter().chain(listed).collect::<Vec<_>>().join(", ")
+}
+
+/// The hosts that the request names: in its Host header, in its target (HTTP/2), or in both. None where there is none,
+/// or one that is no host.
+fn hosts(uri: &Uri, headers: &HeaderMap) -> Option<Vec<Host>> {
+    let target = uri.authority().map(|authority| Some(Host::of(authority)));
+    let headers = headers.get_all(HOST).iter().map(|host| Host::parse(host.to_str().ok()?));
     let hosts: Option<Vec<Host>> = target.into_iter().chain(headers).collect();
-    hosts.filter(|hosts| !hosts.is_empty()).ok_or_else(|| {
-        let message =
-            "the request does not say for which host it is: send one Host header, for example localhost:8090";
-        Refusal::new(StatusCode::BAD_REQUEST, "McpHostMissing", message)
-    })
+    hosts.filter(|hosts| !hosts.is_empty())
 }
 
 fn is_allowed(host: &Host, allowed: &[String]) -> bool {
@@ -98,27 +157,6 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-fn foreign_host(host: &str, allowed: &[String]) -> Refusal {
-    let listed = allowed.iter().map(String::as_str).filter(|host| !LOCAL_HOSTS.contains(host));
-    let names = LOCAL_HOSTS.into_iter().chain(listed);
-    let message = format!(
-        "the request is for the host `{host}`, and MCP answers for {} only: a page of another site could have its name \
-         resolve to this server (DNS rebinding); if `{host}` is a name of this server, add it to \
-         runtime.mcp.allowed_hosts",
-        names.collect::<Vec<_>>().join(", ")
-    );
-    Refusal::new(StatusCode::FORBIDDEN, "McpHostNotAllowed", message)
-}
-
-fn foreign_origin(origin: &HeaderValue) -> Refusal {
-    let message = format!(
-        "the request was sent by a page of `{}`, and MCP answers to this server's own pages only: if that site may call \
-         it, enable runtime.cors and add the origin to runtime.cors.allowed_origins",
-        String::from_utf8_lossy(origin.as_bytes())
-    );
-    Refusal::new(StatusCode::FORBIDDEN, "McpOriginNotAllowed", message)
-}
-
 impl Host {
     fn parse(text: &str) -> Option<Self> {
         // An IPv6 address without brackets, as people write it in a setting.
@@ -144,7 +182,7 @@ mod tests {
         headers: &[(&str, &str)],
         hosts: &[&str],
         origins: &[&str],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Foreign> {
         let mut request = ::http::Request::post(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -209,10 +247,26 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_to_set() {
-        let host = asked("/v1/mcp", &[("host", "evil.example")], &["pod"], &[]).unwrap_err();
-        insta::assert_snapshot!(format!("{host:?}"));
-        let headers = [("host", "localhost"), ("origin", "https://evil.example")];
-        insta::assert_snapshot!(format!("{:?}", asked("/v1/mcp", &headers, &[], &[]).unwrap_err()));
+    fn pages_of_an_open_server_have_a_name_that_is_its_own() {
+        let page = |host: &str, origin: Option<&str>| {
+            let headers = [("host", Some(host)), ("origin", origin)];
+            let headers = headers.iter().filter_map(|(name, value)| {
+                Some((::http::HeaderName::from_static(name), HeaderValue::from_str((*value)?).ok()?))
+            });
+            check_page_host(&Uri::from_static("/v1/sql"), &headers.collect(), &["sidewing.pod".to_owned()])
+        };
+        for host in ["localhost:8090", "127.0.0.1", "10.0.0.5:8090", "[fd00::1]:8090", "sidewing.pod:8090"] {
+            assert_eq!(page(host, Some("http://x")), Ok(()), "{host}");
+        }
+        assert_eq!(page("evil.example:8090", None), Ok(()));
+        assert!(page("evil.example:8090", Some("http://evil.example:8090")).is_err());
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_told_from_one_for_another() {
+        assert_eq!(asked("/v1/mcp", &[], &[], &[]), Err(Foreign::NoHost));
+        let evil = asked("/v1/mcp", &[("host", "Evil.example:1")], &[], &[]);
+        assert_eq!(evil, Err(Foreign::Host { name: "evil.example".into() }));
+        assert_eq!(known_hosts(&["pod".into(), "::1".into()]), "localhost, 127.0.0.1, ::1, pod");
     }
 }
