@@ -42,9 +42,9 @@ doc:
 deny:
     cargo deny --target x86_64-unknown-linux-gnu check bans licenses sources
 
-# Through the sidecar ÷ direct, push-down on ÷ off; `just bench --write` keeps the tables
+# Through the sidecar ÷ direct, push-down on ÷ off, beside crowds ÷ alone; `just bench --write` keeps the tables
 bench *args:
-    cargo bench --bench federated --bench pushdown -- "$@"
+    cargo bench --bench federated --bench pushdown --bench crowd -- "$@"
 
 # The image
 image:

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use thiserror::Error;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -127,8 +128,7 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let token = self.token.clone();
-        let _ = self.start(name, async move { token.run_until_cancelled(task).await.unwrap_or(()) });
+        let _ = self.start(name, self.until_cancelled(task));
     }
 
     /// Runs `task` to its own end: it is told of the cancellation through [`Scope::token`].
@@ -144,8 +144,14 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let token = self.token.clone();
-        Owned(self.start(name, async move { token.run_until_cancelled(task).await.unwrap_or(()) }))
+        Owned(self.start(name, self.until_cancelled(task)))
+    }
+
+    fn until_cancelled<F>(&self, task: F) -> impl Future<Output = ()> + Send + 'static
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.token.clone().run_until_cancelled_owned(task).map(Option::unwrap_or_default)
     }
 
     fn start<F>(&self, name: &'static str, task: F) -> AbortHandle
@@ -153,10 +159,8 @@ impl Scope {
         F: Future<Output = ()> + Send + 'static,
     {
         let guard = NameGuard::new(name, Arc::clone(&self.names));
-        let task = async move {
-            let _guard = guard;
-            task.await;
-        };
+        // No async block: it would keep room for the task twice.
+        let task = task.map(move |()| drop(guard));
         self.tracker.spawn(task.instrument(tracing::debug_span!("task", name))).abort_handle()
     }
 

@@ -101,12 +101,12 @@ pub(super) async fn serve<S, B>(
     let token = scope.token();
     let open = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let builder = builder(protocol, scope);
+    let builder = Arc::new(builder(protocol, scope));
     while let Some((permit, stream)) = token.run_until_cancelled(accept(&listener, &permits)).await {
         // The certificate of this moment.
         let acceptor = tls.as_ref().map(|tls| tls.acceptor(protocol));
-        let builder = builder.clone();
-        let (service, token, counted) = (service.clone(), token.clone(), open.token());
+        let (builder, service) = (Arc::clone(&builder), service.clone());
+        let (token, counted) = (token.clone(), open.token());
         scope.spawn_draining("serve connection", async move {
             if let Err(error) = connection(stream, acceptor, builder, service, token).await {
                 tracing::debug!(%error, "connection ended early");
@@ -160,7 +160,7 @@ fn builder(protocol: Protocol, scope: &Scope) -> auto::Builder<ScopeExecutor> {
 async fn connection<S, B>(
     stream: Stream,
     acceptor: Option<TlsAcceptor>,
-    builder: auto::Builder<ScopeExecutor>,
+    builder: Arc<auto::Builder<ScopeExecutor>>,
     service: S,
     token: CancellationToken,
 ) -> Result<(), BoxError>
@@ -180,7 +180,8 @@ where
         None => requests(stream, builder, service, token).await,
         Some(acceptor) => {
             let stream = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await??;
-            requests(stream, builder, service, token).await
+            // Apart: a connection without TLS need not hold room for one with.
+            Box::pin(requests(stream, builder, service, token)).await
         }
     }
 }
@@ -192,7 +193,7 @@ async fn first_byte(stream: &Stream) -> io::Result<()> {
 
 async fn requests<I, S, B>(
     io: I,
-    builder: auto::Builder<ScopeExecutor>,
+    builder: Arc<auto::Builder<ScopeExecutor>>,
     service: S,
     token: CancellationToken,
 ) -> Result<(), BoxError>
