@@ -160,11 +160,17 @@ impl Federation {
     }
 
     /// Starts reaching the upstreams; each heals by itself for as long as `scope` lives. At most
-    /// `parallel` datasets of one upstream are loaded at a time.
-    pub fn start(&self, scope: &Scope, parallel: usize) {
+    /// `parallel` datasets of one upstream are loaded at a time. What is asked beside running statements lives in
+    /// `background`: they may outlive `scope`.
+    pub fn start(&self, scope: &Scope, background: &Scope, parallel: usize) {
         // Started once; a second start would only share the first one's scope.
-        let _ = self.inner.background.set(scope.clone());
+        let _ = self.inner.background.set(background.clone());
         supervise::start(self, scope, parallel);
+    }
+
+    /// Plans the views over what is known.
+    pub async fn look_at_views(&self) {
+        self.plan_views().await;
     }
 
     /// The session that plans and runs what is not forwarded.

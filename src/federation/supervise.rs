@@ -138,7 +138,7 @@ impl Keeper {
         let entry = &self.federation.inner.entries[at];
         let Kind::Dataset { upstream, remote, rows } = &entry.kind else { return true };
         match remote_schema(upstream, remote).await {
-            Ok(schema) => match self.register(entry, upstream, remote, rows, &schema) {
+            Ok(schema) => match self.federation.register(entry, (upstream, remote, rows), &schema) {
                 Ok(()) => true,
                 Err(error) => self.not_loaded(at, Reason::Unusable(error.to_string())),
             },
@@ -152,37 +152,6 @@ impl Keeper {
             tracing::warn!(%dataset, %reason, "dataset not loaded, trying again");
         }
         false
-    }
-
-    fn register(
-        &self,
-        entry: &Entry,
-        upstream: &Arc<Upstream>,
-        remote: &RemoteTableName,
-        rows: &Arc<RowCount>,
-        schema: &SchemaRef,
-    ) -> datafusion::error::Result<()> {
-        let was = entry.state.load();
-        if was.schema() != Some(schema) {
-            let (upstream, remote) = (Arc::clone(upstream), remote.clone());
-            let planner = &self.federation.inner.planner;
-            let table =
-                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?
-                    .counted_by(Arc::clone(rows));
-            let table: Arc<dyn TableProvider> = Arc::new(table);
-            self.federation.inner.sources.register_table(entry.reference(), Arc::clone(&table))?;
-            if entry.is_remote() {
-                self.federation.inner.context.register_table(entry.reference(), table)?;
-                // Perhaps it was taken here meanwhile.
-                self.federation.restore_here(entry)?;
-            }
-        }
-        if !matches!(was.as_ref(), State::Ready { .. }) {
-            tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
-        }
-        entry.state.store(Arc::new(State::Ready { schema: Arc::clone(schema) }));
-        self.federation.inner.changed.notify_waiters();
-        Ok(())
     }
 
     /// Whether this reason is news: a change is logged once, not every attempt.
@@ -223,6 +192,56 @@ impl Federation {
         let keeper = Keeper { federation: self.clone(), place, parallel: 1 };
         if !keeper.load(at).await {
             keeper.group().alarm.notify_one();
+        }
+    }
+
+    /// The remote table of `entry` has these columns: it can be queried.
+    fn register(
+        &self,
+        entry: &Entry,
+        (upstream, remote, rows): (&Arc<Upstream>, &RemoteTableName, &Arc<RowCount>),
+        schema: &SchemaRef,
+    ) -> datafusion::error::Result<()> {
+        let was = entry.state.load();
+        if was.schema() != Some(schema) {
+            let (upstream, remote) = (Arc::clone(upstream), remote.clone());
+            let planner = &self.inner.planner;
+            let table =
+                RemoteTable::try_new(entry.name.clone(), upstream, remote, Arc::clone(schema), planner)?
+                    .counted_by(Arc::clone(rows));
+            let table: Arc<dyn TableProvider> = Arc::new(table);
+            self.inner.sources.register_table(entry.reference(), Arc::clone(&table))?;
+            if entry.is_remote() {
+                self.inner.context.register_table(entry.reference(), table)?;
+                // Perhaps it was taken here meanwhile.
+                self.restore_here(entry)?;
+            }
+        }
+        if !matches!(was.as_ref(), State::Ready { .. }) {
+            tracing::info!(dataset = %entry.name, columns = schema.fields().len(), "dataset ready");
+        }
+        entry.state.store(Arc::new(State::Ready { schema: Arc::clone(schema) }));
+        self.inner.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Begins with what `former` knows of the datasets that are the same tables of the same upstreams: they are answered at
+    /// once.
+    pub fn begin_as(&self, former: &Self) {
+        for entry in &self.inner.entries {
+            let Kind::Dataset { upstream, remote, rows } = &entry.kind else { continue };
+            let known = former.inner.entries.iter().find(|known| known.name == entry.name);
+            let Some(Entry { kind: Kind::Dataset { upstream: by, remote: of, .. }, state, .. }) = known else {
+                continue;
+            };
+            let state = state.load();
+            let (true, Some(schema)) = (upstream.id() == by.id() && remote == of, state.schema()) else { continue };
+            if let Err(error) = self.register(entry, (upstream, remote, rows), schema) {
+                // Its keeper tells why, should it stay so.
+                tracing::debug!(dataset = %entry.name, %error, "not taken from the former configuration");
+                continue;
+            }
+            entry.state.store(state.clone());
         }
     }
 

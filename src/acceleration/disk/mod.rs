@@ -70,7 +70,7 @@ pub(crate) enum Residence {
 pub(crate) const SOLE_COPY: &str = "written here: ";
 
 /// How a folder is opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub folder: PathBuf,
     pub mode: Mode,

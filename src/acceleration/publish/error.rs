@@ -18,6 +18,8 @@ pub enum StreamEnd {
     FellBehind { dataset: DatasetName, missed: u64, limit: Limit },
     #[error("dataset {dataset}: the dataset's schema has changed; subscribe again")]
     SchemaChanged { dataset: DatasetName },
+    #[error("dataset {dataset} is configured anew; subscribe again")]
+    Reconfigured { dataset: DatasetName },
     /// The rows that come next cannot be read.
     #[error("dataset {dataset}: {message}")]
     Unreadable { dataset: DatasetName, message: String },

@@ -1,7 +1,7 @@
 //! The meeting point of one dataset's keeper and its subscribers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub struct Publication {
     present: watch::Sender<Option<Arc<Published>>>,
     /// Nanoseconds since the epoch; the greatest number where the rows are always all there are.
     whole_at: AtomicI64,
+    /// Nothing more comes: the dataset is kept in another way, or not at all.
+    is_closed: AtomicBool,
     shelf: Shelf,
     counts: Counts,
 }
@@ -55,7 +57,16 @@ impl Publication {
     pub(crate) fn within(dataset: DatasetName, retention: Retention, budget: Option<Budget>) -> Arc<Self> {
         let counts = Counts::of(&dataset);
         let (present, whole_at) = (watch::Sender::new(None), AtomicI64::new(i64::MAX));
-        Arc::new(Self { dataset, retention, budget, present, whole_at, shelf: Shelf::default(), counts })
+        Arc::new(Self {
+            dataset,
+            retention,
+            budget,
+            present,
+            whole_at,
+            is_closed: AtomicBool::new(false),
+            shelf: Shelf::default(),
+            counts,
+        })
     }
 
     /// Follows the dataset from what is held of it on; from nothing where that is not of the epoch of now.
@@ -91,6 +102,16 @@ impl Publication {
     /// What was held was let go: subscribers wait for the next generation.
     pub(crate) fn withdraw(&self) {
         self.turn(None);
+    }
+
+    /// Ends every subscription: the dataset goes on elsewhere, or not at all.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.present.send_modify(|_| ());
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// There from the start, so that a first increase is one.

@@ -211,6 +211,9 @@ impl Follower {
         if !self.news.has_changed().unwrap_or(false) {
             return Ok(());
         }
+        if self.publication.is_closed() {
+            return Err(StreamEnd::Reconfigured { dataset: self.publication.dataset().clone() });
+        }
         let next = self.news.borrow_and_update().clone();
         let is_other = |schema: &SchemaRef| next.as_ref().is_some_and(|next| next.schema() != schema);
         if self.schema.as_ref().is_some_and(is_other) {

@@ -14,14 +14,14 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// When a dataset is refreshed by itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cadence {
     pub when: When,
     /// Each wait differs from the plain one by at most this much.
     pub jitter_max: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum When {
     Never,
     /// So long after the end of the refresh before.

@@ -20,7 +20,7 @@ use super::retention::{self, Retention};
 use super::schedule::Rules;
 
 /// One accelerated dataset.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Definition {
     pub name: DatasetName,
     pub mode: Mode,
@@ -44,6 +44,8 @@ pub(super) struct Definition {
     pub stream: Option<Stream>,
     /// None in memory mode.
     pub disk: Option<disk::Settings>,
+    /// What makes the rows what they are; see [`origin`].
+    pub origin: String,
 }
 
 /// How the next generation comes about.
@@ -125,7 +127,21 @@ impl Definition {
             is_written: dataset.access == config::Access::ReadWrite,
             stream,
             disk: settings(dataset, acceleration, spicepod, data_dir)?,
+            origin: match dataset.access {
+                config::Access::ReadWrite => written(dataset, acceleration),
+                config::Access::Read => origin(dataset, acceleration),
+            },
         }))
+    }
+
+    /// Whether `other` is about the same rows, held in the same way: then who keeps them need only know when to refresh.
+    pub(super) fn holds_as(&self, other: &Self) -> bool {
+        fn held(it: &Definition) -> impl PartialEq + '_ {
+            let rows = (&it.origin, &it.name, it.data_window, &it.keys, it.uses_source, it.is_awaited);
+            let kept = (it.is_written, it.stream, it.rules.is_disabled, &it.disk);
+            (rows, kept)
+        }
+        held(self) == held(other)
     }
 
     /// The columns of the primary key; none where none is declared.

@@ -38,7 +38,6 @@ pub(super) const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Holder {
     pub definition: Definition,
-    pub federation: Federation,
     pub board: Arc<Board>,
     pub budget: Budget,
     pub rows: Rows,
@@ -54,16 +53,14 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn new(definition: Definition, federation: Federation, board: Arc<Board>) -> Self {
-        let pool = &federation.context().runtime_env().memory_pool;
-        let budget = Budget::new(definition.name.clone(), pool);
+    pub(super) fn new(definition: Definition, board: Arc<Board>) -> Self {
+        let budget = Budget::new(definition.name.clone(), &board.home.federation().memory_pool());
         // In files once the folder is open.
         let publication = Arc::clone(&board.publication);
         let rows = Resident::new(definition.name.clone(), budget.clone(), None, publication);
         let rows = Rows::Resident(rows);
         Self {
             definition,
-            federation,
             board,
             budget,
             rows,
@@ -77,6 +74,11 @@ impl Holder {
 
     pub(super) fn name(&self) -> &DatasetName {
         &self.definition.name
+    }
+
+    /// Of the configuration of now.
+    pub(super) fn federation(&self) -> Arc<Federation> {
+        self.board.home.federation()
     }
 
     /// Opens the folder, where there is one, however often that has to be tried. Whether a generation was restored.
@@ -157,7 +159,7 @@ impl Holder {
 
     /// What the memory that all share has left, in bytes; none without a limit.
     fn memory_left(&self) -> Option<u64> {
-        let pool = self.federation.memory_pool();
+        let pool = self.federation().memory_pool();
         match pool.memory_limit() {
             MemoryLimit::Finite(limit) => Some(limit.saturating_sub(pool.reserved()) as u64),
             MemoryLimit::Infinite | MemoryLimit::Unknown => None,
@@ -166,18 +168,19 @@ impl Holder {
 
     /// A session for reading what is held, with the memory that all share.
     pub(super) fn reading(&self) -> SessionContext {
-        SessionContext::new_with_config_rt(SessionConfig::new(), self.federation.context().runtime_env())
+        SessionContext::new_with_config_rt(SessionConfig::new(), self.federation().context().runtime_env())
     }
 
     /// What the upstream has, or what `sql` makes of it.
     pub(super) async fn plan(&self, sql: Option<&str>) -> Result<Fetch, RefreshError> {
         let name = &self.definition.name;
         // Rows are here: nobody waits for the upstream, and retention must not.
-        if let Some(reason) = self.federation.never_reached(name).filter(|_| self.rows.layout().is_some()) {
+        let federation = self.federation();
+        if let Some(reason) = federation.never_reached(name).filter(|_| self.rows.layout().is_some()) {
             return Err(RefreshError::never_reached(name, reason));
         }
-        self.federation.source_schema(name).await;
-        Fetch::plan(&self.federation, name, sql).await.map_err(self.failed())
+        federation.source_schema(name).await;
+        Fetch::plan(&federation, name, sql).await.map_err(self.failed())
     }
 
     pub(super) fn failed(&self) -> impl Fn(DataFusionError) -> RefreshError + use<> {
@@ -197,7 +200,7 @@ impl Holder {
             self.rows.forget();
             self.adopted = None;
             self.board.shows(None);
-            self.federation.await_here(&self.definition.name, None);
+            self.board.home.await_table(None);
         }
         Ok(layout)
     }
@@ -233,11 +236,11 @@ impl Holder {
         let name = &self.definition.name;
         let Some(mut provider) = self.rows.provider() else { return Ok(()) };
         if self.definition.uses_source {
-            let source = Remote { federation: self.federation.clone(), name: name.clone() };
+            let source = Remote { home: self.board.home.clone(), name: name.clone() };
             provider = Arc::new(OrSource::new(provider, Arc::new(source)));
         }
         self.board.shows(self.rows.figures());
-        self.federation.keep_here(name, provider).await.map_err(self.failed())?;
+        self.board.home.keep_table(provider).await.map_err(self.failed())?;
         self.adopted = self.rows.layout();
         if let (Some(puts), Some(layout)) = (&self.board.puts, &self.adopted) {
             puts.open(layout.schema(), &self.budget);
@@ -248,7 +251,7 @@ impl Holder {
     /// True for the rows that are kept no longer.
     pub(super) fn dropped(&self, layout: &Layout) -> Result<Vec<Arc<dyn PhysicalExpr>>, RefreshError> {
         let Some(retention) = &self.definition.retention else { return Ok(Vec::new()) };
-        let state = self.federation.sources().state();
+        let state = self.federation().sources().state();
         retention.predicates(layout, &state, now()).map_err(self.failed())
     }
 
@@ -290,7 +293,7 @@ impl Holder {
             matches!(error, RefreshError::Changed { .. }) && self.definition.on_change == SchemaChange::Fail;
         self.is_refused |= is_refused;
         if (self.rows.layout().is_none() && self.definition.is_awaited) || is_refused {
-            self.federation.await_here(dataset, Some(reason));
+            self.board.home.await_table(Some(reason));
         }
     }
 }

@@ -48,6 +48,9 @@ impl Keeper {
             restored = self.open() => Event::Opened { restored },
         };
         loop {
+            if let Some(definition) = self.held.board.redefined() {
+                self.held.definition = definition;
+            }
             let (after, action) = next(state, event, &self.held.definition.rules);
             (state, event) = (after, Event::Stopped);
             self.held.board.enter(state.phase);
@@ -107,6 +110,9 @@ impl Keeper {
             if board.is_asked() {
                 return Event::Asked;
             }
+            if board.is_redefined() {
+                return Event::Redefined;
+            }
             tokio::select! {
                 puts = Puts::next(board.puts.as_deref()) => settle(&mut self.held, puts).await,
                 () = board.rung.notified() => {}
@@ -158,7 +164,7 @@ impl Keeper {
     async fn run(&mut self, ask: &Ask) -> Result<Mode, RefreshError> {
         let held = &mut self.held;
         if held.rows.layout().is_some() {
-            held.federation.look_again(&held.definition.name).await;
+            held.federation().look_again(&held.definition.name).await;
         }
         let fetch = self.plan(ask).await?;
         let loads = Arc::clone(&self.loads);
@@ -181,7 +187,7 @@ impl Keeper {
         };
         let held = &mut self.held;
         let counted = held.board.underway.begin();
-        let rows = reported(&held.federation, fetch.rows().await.map_err(&failed)?);
+        let rows = reported(&held.federation(), fetch.rows().await.map_err(&failed)?);
         let rows = counted.rows(held.definition.name.clone(), rows);
         let dropped = held.dropped(&layout)?;
         let onto = newer.map_or(Onto::Nothing, Onto::Asked);

@@ -14,6 +14,7 @@ mod cadence;
 mod schedule;
 
 mod fetch;
+mod home;
 mod retention;
 mod since;
 mod source;
@@ -51,6 +52,7 @@ use crate::task::Scope;
 pub use asks::{Ask, AskError, AskMode, RefreshFailure, Refreshes};
 use definition::Definition;
 use holder::Holder;
+use home::Home;
 use keeper::Keeper;
 pub use progress::Progress;
 use puts::Puts;
@@ -72,22 +74,35 @@ struct Inner {
     datasets: Vec<(DatasetName, Option<Arc<Board>>)>,
     /// Taken by the start.
     waiting: Mutex<Vec<(Definition, Arc<Board>)>>,
+    /// Kept before by another configuration: their keepers run, and go on by these definitions.
+    kept: Vec<(Definition, Arc<Board>)>,
 }
 
 impl Acceleration {
-    /// Lays out what is accelerated and lets its queries wait; nothing is fetched yet.
+    /// Lays out what is accelerated and lets its queries wait; nothing is fetched yet. What `former` holds already, and in
+    /// the same way, is taken from there, with its rows.
     ///
     /// # Errors
     /// Every dataset whose settings do not go together.
-    pub fn try_new(spicepod: &Spicepod, federation: &Federation) -> Result<Self, Vec<Diagnostic>> {
+    pub fn try_new(
+        spicepod: &Spicepod,
+        federation: &Federation,
+        former: Option<&Self>,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let folder = spicepod.source.path.parent().unwrap_or(Path::new(""));
         let data_dir = spicepod.runtime.data_dir.as_deref();
-        let (mut datasets, mut waiting, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut datasets, mut waiting, mut kept, mut problems) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for dataset in &spicepod.datasets {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
                 Ok(Some(definition)) => {
-                    let board = Board::new(&definition, publication(dataset, federation));
+                    if let Some(board) = former.and_then(|former| former.holding_as(&definition)) {
+                        datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
+                        kept.push((definition, board));
+                        continue;
+                    }
+                    let home = Home::new(dataset.name.clone(), federation);
+                    let board = Board::new(&definition, home, publication(dataset, federation));
                     datasets.push((dataset.name.clone(), Some(Arc::clone(&board))));
                     waiting.push((definition, board));
                 }
@@ -103,14 +118,72 @@ impl Acceleration {
         if !problems.is_empty() {
             return Err(problems);
         }
-        for (definition, _) in waiting.iter().filter(|(definition, _)| definition.is_awaited) {
-            federation.await_here(&definition.name, None);
+        for (_, board) in waiting.iter().filter(|(definition, _)| definition.is_awaited) {
+            board.home.await_table(None);
         }
-        Ok(Self { inner: Arc::new(Inner { datasets, waiting: Mutex::new(waiting) }) })
+        Ok(Self { inner: Arc::new(Inner { datasets, waiting: Mutex::new(waiting), kept }) })
     }
 
-    /// Starts one keeper for each dataset; at most `parallel` first loads run at a time.
-    pub fn start(&self, federation: &Federation, scope: &Scope, parallel: usize) {
+    /// The board of the same rows, held in the same way.
+    fn holding_as(&self, definition: &Definition) -> Option<Arc<Board>> {
+        let boards = self.inner.datasets.iter().filter_map(|(_, board)| board.as_ref());
+        let mut living = boards.filter(|board| !board.retired.is_cancelled());
+        living.find(|board| board.definition().holds_as(definition)).cloned()
+    }
+
+    /// Shows in `federation` what is taken from a former configuration, which goes on showing it as well.
+    ///
+    /// # Errors
+    /// A table that the catalog does not take.
+    pub async fn show_kept(&self, federation: &Federation) -> datafusion::error::Result<()> {
+        for (_, board) in &self.inner.kept {
+            board.home.show_in(federation).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes over from `former`: what both hold moves to `federation` and goes on by its definition of now, and what this
+    /// one does not hold is given up.
+    ///
+    /// # Errors
+    /// A table that the catalog does not take.
+    pub async fn succeed(&self, former: &Self, federation: &Federation) -> datafusion::error::Result<()> {
+        for (definition, board) in &self.inner.kept {
+            board.home.move_to(federation).await?;
+            if *definition != *board.definition() {
+                board.redefine(definition.clone());
+            }
+        }
+        let given_up = former.boards().filter(|board| !self.has(board));
+        given_up.for_each(|board| board.retire());
+        Ok(())
+    }
+
+    /// Gives up what was started for this configuration alone: another one stays.
+    pub fn abandon(&self) {
+        let is_kept = |board: &Board| self.inner.kept.iter().any(|(_, kept)| std::ptr::eq(&**kept, board));
+        self.boards().filter(|board| !is_kept(board)).for_each(|board| board.retire());
+    }
+
+    /// Whether the folder of `name` is held by a keeper of `former`, who has to let it go first.
+    #[must_use]
+    pub fn waits_for_folder_of(&self, name: &DatasetName, former: &Self) -> bool {
+        let folder = |board: &Board| board.definition().disk.as_ref().map(|disk| disk.folder.clone());
+        let Some(board) = self.boards().find(|board| board.name == *name) else { return false };
+        let Some(wanted) = folder(board) else { return false };
+        former.boards().any(|other| !std::ptr::eq(other, board) && folder(other).as_ref() == Some(&wanted))
+    }
+
+    fn boards(&self) -> impl Iterator<Item = &Board> {
+        self.inner.datasets.iter().filter_map(|(_, board)| board.as_deref())
+    }
+
+    fn has(&self, board: &Board) -> bool {
+        self.boards().any(|own| std::ptr::eq(own, board))
+    }
+
+    /// Starts one keeper for each dataset that has none; at most `parallel` first loads run at a time.
+    pub fn start(&self, scope: &Scope, parallel: usize) {
         let loads = Arc::new(Semaphore::new(parallel.max(1)));
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for (definition, board) in waiting.drain(..) {
@@ -119,12 +192,13 @@ impl Acceleration {
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);
             board.publication.announce();
             let puts = board.puts.clone();
-            let stop = scope.token();
+            let stop = board.stop_with(&scope.token());
             let (stream, told) = (definition.stream, board.stream.clone());
-            let held = Holder::new(definition, federation.clone(), board);
+            let home = board.home.clone();
+            let held = Holder::new(definition, board);
             // Both hear of the end themselves, to say so.
             if let (Some(stream), Some(told)) = (stream, told) {
-                let origin = Remote::new(federation.clone(), held.name().clone());
+                let origin = Remote::new(home, held.name().clone());
                 let follower = Follower::new(held, told, origin, stream.check_interval, rand::random());
                 scope.spawn_draining("append stream", follower.keep(stop));
                 continue;

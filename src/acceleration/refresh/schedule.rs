@@ -43,6 +43,8 @@ pub(super) enum Event {
     Failed {
         heals: bool,
     },
+    /// The spicepod says otherwise when it is refreshed.
+    Redefined,
     Stopped,
 }
 
@@ -96,6 +98,8 @@ pub(super) fn next(state: State, event: Event, rules: &Rules) -> (State, Action)
         Event::Opened { restored: true } if !rules.refreshes_restored => {
             (State { phase: idle, ..state }, Action::Wait(due))
         }
+        Event::Redefined if runs => (state, Action::GoOn),
+        Event::Redefined => (state, Action::Wait(due)),
         Event::Asked if runs => (State { is_asked: true, ..state }, Action::GoOn),
         Event::Opened { .. } | Event::Tick if runs => (state, Action::GoOn),
         Event::Opened { .. } | Event::Tick | Event::Asked => state.refreshing(),

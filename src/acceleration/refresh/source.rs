@@ -8,15 +8,15 @@ use datafusion::catalog::TableProvider;
 use datafusion::error::Result;
 
 use crate::acceleration::store::Source;
-use crate::federation::Federation;
 use crate::name::DatasetName;
 
 use super::fetch::reference;
+use super::home::Home;
 
 /// Looked up for each query: what was restored from disk is served before the upstream was ever reached, and a remote
 /// table is another one after its columns have changed.
 pub(super) struct Remote {
-    pub federation: Federation,
+    pub home: Home,
     pub name: DatasetName,
 }
 
@@ -29,6 +29,6 @@ impl fmt::Debug for Remote {
 #[async_trait]
 impl Source for Remote {
     async fn table(&self) -> Result<Arc<dyn TableProvider>> {
-        self.federation.sources().table_provider(reference(&self.name)).await
+        self.home.federation().sources().table_provider(reference(&self.name)).await
     }
 }

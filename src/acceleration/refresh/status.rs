@@ -1,16 +1,19 @@
 //! What is told of an accelerated dataset, and what is asked of it: shared between its keeper and everybody else.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::acceleration::publish::Publication;
 use crate::name::DatasetName;
 
 use super::asks::{Ask, AskError, Asks, Refreshes};
 use super::definition::Definition;
+use super::home::Home;
 use super::progress::{Progress, Underway};
 use super::puts::{PutError, Puts, Writer};
 use super::rows::Figures;
@@ -61,6 +64,16 @@ pub struct Status {
 /// The board of one dataset: its keeper writes the state, others write what they want.
 pub(super) struct Board {
     pub name: DatasetName,
+    /// Where queries find it.
+    pub home: Home,
+    /// What it is now, and was last told to be.
+    definition: ArcSwap<Definition>,
+    /// The definition is another one than its keeper knows.
+    is_redefined: AtomicBool,
+    /// Its keeper is to end, with the process or before it.
+    stop: OnceLock<CancellationToken>,
+    /// Cancelled when another board takes the place of this one, or none.
+    pub retired: CancellationToken,
     /// There is a time column, without which nothing can be appended.
     pub has_time: bool,
     /// Its columns; none where none is declared.
@@ -140,7 +153,7 @@ impl Status {
 }
 
 impl Board {
-    pub(super) fn new(definition: &Definition, publication: Arc<Publication>) -> Arc<Self> {
+    pub(super) fn new(definition: &Definition, home: Home, publication: Arc<Publication>) -> Arc<Self> {
         let name = definition.name.clone();
         let puts = definition.is_written.then(|| Puts::new(name.clone()));
         let has_time = definition.time.is_some();
@@ -156,6 +169,11 @@ impl Board {
         };
         Arc::new(Self {
             name,
+            home,
+            definition: ArcSwap::from_pointee(definition.clone()),
+            is_redefined: AtomicBool::new(false),
+            stop: OnceLock::new(),
+            retired: CancellationToken::new(),
             has_time,
             primary_key: definition.primary_key(),
             told: Mutex::new(told),
@@ -269,6 +287,46 @@ impl Board {
             let reason = reason.or(upstream).unwrap_or_else(|| "its table is not here yet".to_owned());
             PutError::NotReady { dataset: self.name.clone(), reason }
         })
+    }
+
+    /// Tells its keeper to end: when `process` does, or the board is retired.
+    pub(super) fn stop_with(&self, process: &CancellationToken) -> CancellationToken {
+        let stop = self.stop.get_or_init(|| process.child_token()).clone();
+        if self.retired.is_cancelled() {
+            stop.cancel();
+        }
+        stop
+    }
+
+    /// Another board takes the place of this one, or none.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+        if let Some(stop) = self.stop.get() {
+            stop.cancel();
+        }
+        self.publication.close();
+    }
+
+    /// What it is now.
+    pub(super) fn definition(&self) -> Arc<Definition> {
+        self.definition.load_full()
+    }
+
+    /// Its keeper goes on by another definition of the same rows.
+    pub(super) fn redefine(&self, definition: Definition) {
+        self.definition.store(Arc::new(definition));
+        self.is_redefined.store(true, Ordering::Release);
+        self.rung.notify_one();
+    }
+
+    /// The definition, where it has become another one since this was last asked.
+    pub(super) fn redefined(&self) -> Option<Definition> {
+        let is_redefined = self.is_redefined.swap(false, Ordering::Acquire);
+        is_redefined.then(|| self.definition().as_ref().clone())
+    }
+
+    pub(super) fn is_redefined(&self) -> bool {
+        self.is_redefined.load(Ordering::Acquire)
     }
 
     pub(super) fn set_sql(&self, sql: Option<String>) {

@@ -102,8 +102,8 @@ impl World {
         let plan = Plan::try_new(config::parse(source).map_err(|e| e.to_string()).unwrap());
         let plan = plan.map_err(|e| e.to_string()).unwrap();
         let scope = Scope::new();
-        plan.federation.start(&scope, 4);
-        plan.acceleration.start(&plan.federation, &scope, 4);
+        plan.federation.start(&scope, &scope, 4);
+        plan.acceleration.start(&scope, 4);
         for _ in 0..1_000 {
             if plan.federation.status().iter().all(|status| matches!(status.state, State::Ready { .. })) {
                 break;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::BoxStream;
 
-use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::upstream::{ExchangeMessage, UpstreamError};
 
 use super::super::error::RefreshError;
 use super::super::fetch::Fetch;
+use super::super::home::Home;
 
 /// An open stream; it ends after its first error.
 pub(in super::super) type Messages = BoxStream<'static, Result<ExchangeMessage, UpstreamError>>;
@@ -36,20 +36,21 @@ pub(in super::super) trait Origin: Send + Sync {
 
 /// A table of an upstream.
 pub(in super::super) struct Remote {
-    federation: Federation,
+    home: Home,
     name: DatasetName,
 }
 
 impl Remote {
-    pub(in super::super) fn new(federation: Federation, name: DatasetName) -> Arc<Self> {
-        Arc::new(Self { federation, name })
+    pub(in super::super) fn new(home: Home, name: DatasetName) -> Arc<Self> {
+        Arc::new(Self { home, name })
     }
 
     async fn plan(&self) -> Result<Fetch, RefreshError> {
-        if let Some(reason) = self.federation.never_reached(&self.name) {
+        let federation = self.home.federation();
+        if let Some(reason) = federation.never_reached(&self.name) {
             return Err(RefreshError::never_reached(&self.name, reason));
         }
-        Fetch::plan(&self.federation, &self.name, None).await.map_err(RefreshError::fetch(&self.name))
+        Fetch::plan(&federation, &self.name, None).await.map_err(RefreshError::fetch(&self.name))
     }
 
     fn failed(&self, source: UpstreamError) -> RefreshError {
@@ -60,21 +61,21 @@ impl Remote {
 #[async_trait]
 impl Origin for Remote {
     async fn schema(&self) -> Result<SchemaRef, RefreshError> {
-        self.federation.look_again(&self.name).await;
+        self.home.federation().look_again(&self.name).await;
         Ok(self.plan().await?.schema())
     }
 
     async fn subscribe(&self, hello: Bytes) -> Result<Messages, RefreshError> {
-        let opened = self.federation.subscribe(&self.name, hello).await;
+        let opened = self.home.federation().subscribe(&self.name, hello).await;
         opened.map(|subscription| subscription.messages).map_err(|error| self.failed(error))
     }
 
     async fn count(&self) -> Result<u64, RefreshError> {
-        self.federation.count_rows(&self.name).await.map_err(|error| self.failed(error))
+        self.home.federation().count_rows(&self.name).await.map_err(|error| self.failed(error))
     }
 
     async fn rows(&self) -> Result<SendableRecordBatchStream, RefreshError> {
         let rows = self.plan().await?.rows().await.map_err(RefreshError::fetch(&self.name))?;
-        Ok(super::super::holder::reported(&self.federation, rows))
+        Ok(super::super::holder::reported(&self.home.federation(), rows))
     }
 }

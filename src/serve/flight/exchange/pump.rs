@@ -136,6 +136,7 @@ fn told(end: &StreamEnd) -> Status {
     match end {
         StreamEnd::FellBehind { .. } => Status::data_loss(end.to_string()),
         StreamEnd::SchemaChanged { .. } => Status::aborted(end.to_string()),
+        StreamEnd::Reconfigured { .. } => Status::unavailable(end.to_string()),
         StreamEnd::Unreadable { .. } => {
             tracing::error!(error = %end, "rows cannot be read for a subscriber");
             Status::internal(end.to_string())

@@ -30,6 +30,7 @@ use super::super::super::definition::{Definition, Mode, Stream};
 use super::super::super::error::RefreshError;
 use super::super::super::holder::Holder;
 use super::super::super::schedule::Rules;
+use super::super::super::home::Home;
 use super::super::super::status::{Board, Status};
 use super::super::super::stream::{Follower, Messages, Origin};
 use super::root::{Row, Sent, failure, rows_of, schema, streamed, upstream};
@@ -66,8 +67,6 @@ impl Node {
     pub async fn start(&self) {
         let definition = definition();
         let publication = Publication::new(definition.name.clone(), Retention::default());
-        let board = Board::new(&definition, publication);
-        let stream = board.stream.clone().unwrap();
         let remote = RemoteDataset {
             name: definition.name.clone(),
             from: "spice.ai:rows".to_owned(),
@@ -76,7 +75,10 @@ impl Node {
         };
         let federation = Federation::try_new(vec![remote], &[], Options::default());
         let federation = federation.unwrap_or_else(|problems| panic!("{problems:?}"));
-        let mut held = Holder::new(definition, federation, Arc::clone(&board));
+        let home = Home::new(definition.name.clone(), &federation);
+        let board = Board::new(&definition, home, publication);
+        let stream = board.stream.clone().unwrap();
+        let mut held = Holder::new(definition, Arc::clone(&board));
         if let Some(residence) = self.residence {
             let settings = Settings {
                 folder: Path::new("/data").to_owned(),
@@ -153,6 +155,7 @@ fn definition() -> Definition {
             acceptable_lag: Duration::from_secs(60),
         }),
         disk: None,
+        origin: "of the test".to_owned(),
     }
 }
 
