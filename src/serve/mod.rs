@@ -8,7 +8,6 @@ mod caching;
 mod keys;
 mod listen;
 mod opening;
-mod settled;
 mod socket;
 mod stall;
 mod status;
