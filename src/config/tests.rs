@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod access;
+mod secret_stores;
 
 const HEAD: &str = "version: v1\nkind: Spicepod\nname: t\n";
 

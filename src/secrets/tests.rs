@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{self, Diagnostics, SourceFile};
+use crate::config::{self, Diagnostics, SourceFile, StoreKind};
 
 /// A spicepod of one dataset with these params and stores, in a directory of its own.
 fn spicepod(directory: &Path, secrets: &str, params: &str) -> Spicepod {
@@ -149,14 +149,18 @@ async fn every_example_loads() {
             continue;
         }
         let pod = config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(pod.warnings.is_empty(), "{}: {:?}", path.display(), pod.warnings);
+        loaded += 1;
+        // Other stores are not on every machine.
+        if pod.secrets.iter().any(|store| store.kind != StoreKind::Env) {
+            continue;
+        }
         let dir = directory();
         let secrets = Secrets::load_with(&pod, |_| Some("invented".into()), dir.path()).await.unwrap();
         assert!(!pod.datasets.is_empty(), "{}", path.display());
         for dataset in &pod.datasets {
             secrets.resolve(dataset).unwrap();
         }
-        assert!(pod.warnings.is_empty(), "{}: {:?}", path.display(), pod.warnings);
-        loaded += 1;
     }
-    assert_eq!(loaded, 4);
+    assert_eq!(loaded, 5);
 }

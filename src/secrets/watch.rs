@@ -255,18 +255,4 @@ fn label(store: &str) -> Vec<Label> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stores_are_read_in_their_own_time() {
-        let s = Duration::from_secs;
-        assert_eq!(interval(StoreKind::Files, None, None, false), s(1));
-        assert_eq!(interval(StoreKind::Vault, None, None, false), s(60));
-        assert_eq!(interval(StoreKind::Vault, None, Some(s(20)), false), s(20));
-        assert_eq!(interval(StoreKind::Vault, Some(s(5)), Some(s(20)), false), s(5));
-        assert_eq!(interval(StoreKind::Vault, None, Some(Duration::ZERO), false), s(1));
-        assert_eq!(interval(StoreKind::Aws, None, None, true), s(10));
-        assert_eq!(interval(StoreKind::Aws, Some(s(3)), None, true), s(3));
-    }
-}
+mod tests;

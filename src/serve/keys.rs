@@ -46,7 +46,7 @@ impl ApiKeys {
                 }
                 Err(problems) => {
                     let why = words(&problems);
-                    tracing::error!(why, "the stores hold no such api keys any more, the former ones hold");
+                    tracing::error!(why, "api keys cannot be read again, the former ones hold");
                 }
             }
         }
