@@ -25,7 +25,7 @@ pub(crate) struct CheckArgs {
     /// A spicepod file, or a directory that holds spicepod.yaml.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Only parse and resolve: reach nothing.
+    /// Only parse and resolve, asking secret stores: reach no upstream.
     #[arg(long)]
     offline: bool,
 }

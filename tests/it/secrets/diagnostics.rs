@@ -26,8 +26,11 @@ async fn every_store_that_fails_is_told_and_none_is_waited_for_long() {
     // What the machine says of a name that is not there differs from one to the next.
     let shown: String = shown
         .lines()
-        .map(|line| line.split_once("cannot be resolved: ").map_or(line, |(before, _)| before).trim_end())
-        .fold(String::new(), |text, line| text + line + "\n");
+        .map(|line| match line.split_once("cannot be resolved: ") {
+            Some((before, _)) => format!("{before}cannot be resolved: WHY\n"),
+            None => format!("{line}\n"),
+        })
+        .collect();
     insta::assert_snapshot!(shown.replace(" 127.0.0.1:PORT", " HOST:PORT"));
     drop(silent);
 }
