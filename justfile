@@ -22,9 +22,13 @@ check path=".":
 test *args:
     cargo test "$@"
 
+# The same with every secret store, as the image has them
+test-all-stores *args:
+    cargo test --features all-stores "$@"
+
 # Rewrite snapshots and generated files; read the diff afterwards
 bless:
-    INSTA_UPDATE=always SIDEWING_BLESS=1 cargo test
+    INSTA_UPDATE=always SIDEWING_BLESS=1 cargo test --features all-stores
 
 # Format
 fmt:
@@ -32,15 +36,15 @@ fmt:
 
 # Clippy, warnings denied
 lint:
-    cargo clippy --all-targets -- -D warnings
+    cargo clippy --all-targets --features all-stores -- -D warnings
 
 # The library's documentation, warnings denied
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features all-stores
 
 # Licences, bans and sources of the dependency tree
 deny:
-    cargo deny --target x86_64-unknown-linux-gnu check bans licenses sources
+    cargo deny --all-features --target x86_64-unknown-linux-gnu check bans licenses sources
 
 # Through the sidecar ÷ direct, push-down on ÷ off, beside crowds ÷ alone; `just bench --write` keeps the tables
 bench *args:

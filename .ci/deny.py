@@ -18,7 +18,7 @@ except ImportError:  # Python before 3.11
 
 def tree(target):
     """The packages that a build for `target` may contain, without our own."""
-    command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
+    command = ["cargo", "metadata", "--locked", "--all-features", "--format-version", "1", "--filter-platform", target]
     metadata = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     used = {node["id"] for node in metadata["resolve"]["nodes"]}
     return [p for p in metadata["packages"] if p["id"] in used and p["source"] is not None]

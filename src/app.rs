@@ -9,15 +9,16 @@ mod listeners;
 mod protection;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acceleration::Acceleration;
-use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
+use crate::config::{self, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
 use crate::query::{Engine, Options, QueueOptions, ResultsCache};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, Watch};
 use crate::serve;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
@@ -42,39 +43,46 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A spicepod with its secrets resolved, its connections described and its views laid out: everything
-/// that can be known without a network is right.
+/// that can be known without asking an upstream is right.
 pub struct Plan {
     pub spicepod: Spicepod,
     pub datasets: Vec<RemoteDataset>,
     pub federation: Federation,
     pub acceleration: Acceleration,
     resources: Resources,
+    secrets: Arc<Secrets>,
     protection: Protection,
     /// Owns the connections to upstreams.
     connections: Scope,
 }
 
 impl Plan {
-    /// Resolves secrets, applies the endpoint rules, checks the views, and makes the directory for temporary files.
+    /// The plan of the spicepod at `path`, a file or a directory.
+    ///
+    /// # Errors
+    /// Every problem of the spicepod, or of what it describes.
+    pub async fn load(path: &Path) -> Result<Self, Diagnostics> {
+        Self::try_new(config::load(path)?).await
+    }
+
+    /// Reads the secret stores, resolves secrets, applies the endpoint rules, checks the views, and makes the directory for temporary files.
     ///
     /// # Errors
     /// Every problem of every dataset and view at once.
-    pub fn try_new(mut spicepod: Spicepod) -> Result<Self, Diagnostics> {
+    pub async fn try_new(mut spicepod: Spicepod) -> Result<Self, Diagnostics> {
         let connections = Scope::new();
         let names: Vec<&DatasetName> = spicepod.datasets.iter().map(|dataset| &dataset.name).collect();
         let mut problems = federation::view_problems(&names, &spicepod.views);
-        let resolved = resolved(&spicepod, &connections);
-        let (resources, datasets, protection) = match (Resources::try_new(&spicepod.runtime.memory), resolved)
-        {
-            (Ok(resources), Ok((datasets, protection))) if problems.is_empty() => {
-                (resources, datasets, protection)
-            }
+        let resolved = resolved(&spicepod, &connections).await;
+        let (resources, resolved) = match (Resources::try_new(&spicepod.runtime.memory), resolved) {
+            (Ok(resources), Ok(resolved)) if problems.is_empty() => (resources, resolved),
             (resources, resolved) => {
                 problems.extend(resources.err());
                 problems.extend(resolved.err().into_iter().flatten());
                 return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
             }
         };
+        let Resolved { secrets, datasets, protection } = resolved;
         spicepod.warnings.extend(resources.warning().cloned());
         let options = federation::Options {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
@@ -86,23 +94,33 @@ impl Plan {
             Ok((federation, acceleration))
         });
         match built {
-            Ok((federation, acceleration)) => {
-                Ok(Self { spicepod, datasets, federation, acceleration, resources, protection, connections })
-            }
+            Ok((federation, acceleration)) => Ok(Self {
+                spicepod,
+                datasets,
+                federation,
+                acceleration,
+                resources,
+                secrets,
+                protection,
+                connections,
+            }),
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
 }
 
 /// All that has secrets.
-fn resolved(
-    spicepod: &Spicepod,
-    connections: &Scope,
-) -> Result<(Vec<RemoteDataset>, Protection), Vec<Diagnostic>> {
-    let secrets = Arc::new(Secrets::load(spicepod)?);
+struct Resolved {
+    secrets: Arc<Secrets>,
+    datasets: Vec<RemoteDataset>,
+    protection: Protection,
+}
+
+async fn resolved(spicepod: &Spicepod, connections: &Scope) -> Result<Resolved, Vec<Diagnostic>> {
+    let secrets = Arc::new(Secrets::load(spicepod).await?);
     let datasets = remote_datasets(spicepod, &secrets, connections);
-    match (datasets, Protection::try_new(&spicepod.runtime, secrets)) {
-        (Ok(datasets), Ok(protection)) => Ok((datasets, protection)),
+    match (datasets, Protection::try_new(&spicepod.runtime, &secrets)) {
+        (Ok(datasets), Ok(protection)) => Ok(Resolved { secrets, datasets, protection }),
         (datasets, protection) => Err(datasets.err().into_iter().chain(protection.err()).flatten().collect()),
     }
 }
@@ -165,6 +183,8 @@ pub struct App {
     pub addresses: Addresses,
     /// Where clients reach it.
     pub urls: Urls,
+    /// Tells when a secret that the spicepod asks for has another value.
+    pub secrets: Watch,
     scope: Scope,
     keepers: Scope,
     connections: Scope,
@@ -176,18 +196,21 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, acceleration, resources, protection, connections, .. } = plan;
+        let Plan { spicepod, federation, acceleration, resources, secrets, protection, connections, .. } =
+            plan;
         let (scope, keepers) = (Scope::new(), Scope::new());
+        let (secrets, keeper) = secrets.watch();
+        keepers.spawn("secret stores", keeper.follow());
         let engine = engine(&spicepod.runtime, &federation, &acceleration, &keepers);
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses.clone();
         let urls = addresses.urls(&spicepod.runtime);
-        let guards = protection.start(&keepers);
+        let guards = protection.start(&secrets, &keepers);
         serve_all(listeners, &spicepod, guards, &engine, metrics, &scope);
         bring_up(&spicepod.runtime, &federation, &acceleration, &keepers);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
-        Self { engine, addresses, urls, scope, keepers, connections, resources, shutdown_timeout }
+        Self { engine, addresses, urls, secrets, scope, keepers, connections, resources, shutdown_timeout }
     }
 
     /// Stops accepting, lets running queries end, then stops the keepers.

@@ -11,11 +11,12 @@
 //! 6. [`serve`]: HTTP and Flight front ends, decode, query, encode.
 //! 7. [`app`] builds all of them from a config; [`cli`] is what a person types.
 //!
-//! Everybody may use [`name`], [`task`] and [`telemetry`]. `ARCHITECTURE.md` says who may know whom,
+//! Everybody may use [`name`], [`task`], [`telemetry`] and `settled`. `ARCHITECTURE.md` says who may know whom,
 //! and `tests/it/ranks.rs` holds them to it.
 
 pub mod name;
 pub mod proto;
+mod settled;
 pub mod task;
 pub mod telemetry;
 

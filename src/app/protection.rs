@@ -1,10 +1,8 @@
 //! Who may ask and what is encrypted: the spicepod's sections and its secrets enter, what the front ends need leaves,
 //! with the keepers that let it follow its files.
 
-use std::sync::Arc;
-
 use crate::config::{Diagnostic, Runtime, Tls};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, Watch};
 use crate::serve::{Access, ApiKeys, ServerTls, TlsFiles};
 use crate::task::Scope;
 
@@ -26,9 +24,9 @@ pub(super) struct Guards {
 impl Protection {
     /// # Errors
     /// Everything that is wrong with keys, certificates and their secrets.
-    pub(super) fn try_new(runtime: &Runtime, secrets: Arc<Secrets>) -> Result<Self, Vec<Diagnostic>> {
-        let tls = load(runtime.tls.as_ref(), &secrets);
-        let metrics_tls = load(runtime.metrics_tls.as_ref(), &secrets);
+    pub(super) fn try_new(runtime: &Runtime, secrets: &Secrets) -> Result<Self, Vec<Diagnostic>> {
+        let tls = load(runtime.tls.as_ref(), secrets);
+        let metrics_tls = load(runtime.metrics_tls.as_ref(), secrets);
         let keys = ApiKeys::try_new(secrets, &runtime.api_keys);
         match (keys, tls, metrics_tls) {
             (Ok(keys), Ok(tls), Ok(metrics_tls)) => Ok(Self { keys, tls, metrics_tls }),
@@ -39,12 +37,12 @@ impl Protection {
         }
     }
 
-    /// Lets all of it follow its files for as long as `keepers` lives.
-    pub(super) fn start(self, keepers: &Scope) -> Guards {
+    /// Lets keys follow the secret stores and certificates their files, for as long as `keepers` lives.
+    pub(super) fn start(self, stores: &Watch, keepers: &Scope) -> Guards {
         let Self { keys, tls, metrics_tls } = self;
         let handle = |files: &Option<TlsFiles>| files.as_ref().map(TlsFiles::tls);
         let guards = Guards { access: keys.access(), tls: handle(&tls), metrics_tls: handle(&metrics_tls) };
-        keepers.spawn("api keys", keys.follow());
+        keepers.spawn("api keys", keys.follow(stores.clone()));
         for files in [tls, metrics_tls].into_iter().flatten() {
             keepers.spawn("tls files", files.follow());
         }

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::StreamExt;
 
 use crate::app::Plan;
-use crate::config;
 use crate::federation::RemoteDataset;
 use crate::telemetry::{self, Verbosity};
 use crate::upstream::{Step, UpstreamError, UpstreamId};
@@ -26,7 +25,7 @@ pub(crate) struct CheckArgs {
     /// A spicepod file, or a directory that holds spicepod.yaml.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Only parse and resolve: reach nothing.
+    /// Only parse and resolve, asking secret stores: reach no upstream.
     #[arg(long)]
     offline: bool,
 }
@@ -51,7 +50,7 @@ const STEPS: [(Step, &str); 5] = [
 
 pub(super) async fn run(args: CheckArgs) -> ExitCode {
     telemetry::init_log(Verbosity::Quiet);
-    let plan = match config::load(&args.path).and_then(Plan::try_new) {
+    let plan = match Plan::load(&args.path).await {
         Ok(plan) => plan,
         Err(problems) => return misconfigured(&problems),
     };

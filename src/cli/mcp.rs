@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Core, Plan};
-use crate::config;
 use crate::serve::mcp::serve_stdio;
 use crate::telemetry;
 
@@ -27,7 +26,7 @@ pub(crate) struct McpArgs {
 }
 
 pub(super) async fn run(args: McpArgs) -> ExitCode {
-    let plan = match config::load(&args.path).and_then(Plan::try_new) {
+    let plan = match Plan::load(&args.path).await {
         Ok(plan) => plan,
         Err(problems) => return misconfigured(&problems),
     };

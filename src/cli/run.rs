@@ -45,7 +45,7 @@ fn chosen(argument: Option<&BindAddress>, written: Option<&BindAddress>, default
 }
 
 pub(super) async fn run(args: RunArgs) -> ExitCode {
-    let plan = match config::load(&args.path).and_then(Plan::try_new) {
+    let plan = match Plan::load(&args.path).await {
         Ok(plan) => plan,
         Err(problems) => return misconfigured(&problems),
     };

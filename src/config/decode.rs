@@ -16,26 +16,21 @@ use super::api_keys::read_api_keys;
 use super::check::subject;
 use super::dataset_params::params;
 use super::results_cache::read_results_cache;
-use super::text::{list, nearest, shorten};
+use super::secret_stores::read_secret_stores;
+use super::text::list;
 use super::tls::read_tls;
 use super::types::{
-    Dataset, LogLevel, Origin, QueryMemory, Runtime, SecretStore, Spicepod, SpillCompression, TempDirectory,
-    View,
+    Dataset, LogLevel, Origin, QueryMemory, Runtime, Spicepod, SpillCompression, TempDirectory, View,
 };
 use super::web::{read_cors, read_mcp};
 use super::yaml::{Node, Value};
-use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, template, view_sql};
-
-/// The kinds of stores that other runtimes know.
-const OTHER_STORES: &[&str] =
-    &["kubernetes", "keyring", "aws_secrets_manager", "hashicorp_vault", "azure_keyvault"];
+use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, view_sql};
 
 /// Reads everything that sidewing acts on out of the tree.
 pub(super) fn decode(root: &Node, source: Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> Spicepod {
     let directory = source.path.parent().unwrap_or(Path::new("")).to_owned();
     let mut decoder = Decoder { problems, warnings: Vec::new(), names: HashMap::new(), stores: Vec::new() };
-    let mut secrets = decoder.secret_stores(root);
-    decoder.stores = secrets.iter().map(|store| store.name.clone()).collect();
+    let mut secrets = read_secret_stores(&mut decoder, root);
     secrets.reverse();
     let datasets = decoder.datasets(root);
     let views = decoder.views(root, &directory);
@@ -69,51 +64,9 @@ impl Decoder<'_> {
         }
     }
 
-    fn secret_stores(&mut self, root: &Node) -> Vec<SecretStore> {
-        let mut stores: Vec<SecretStore> = Vec::new();
-        for (index, item) in items(root, "secrets").enumerate() {
-            let subject = subject("secrets", item, index);
-            self.store_kind(item, &subject);
-            let Some(node) = item.get("name") else { continue };
-            let name = node.text().unwrap_or_default();
-            if let Some(problem) = store_name_problem(name, &stores) {
-                self.problem(Diagnostic::new("InvalidName", format!("{subject}: {problem}")).at(node.at));
-                continue;
-            }
-            let file_path = item.get("params").and_then(|params| text(params, "file_path"));
-            stores.push(SecretStore { name: name.to_owned(), file_path, at: item.at });
-        }
-        if stores.is_empty() && items(root, "secrets").next().is_none() {
-            let at = Span { line: 0, column: 0, len: 0 };
-            stores.push(SecretStore { name: "env".to_owned(), file_path: None, at });
-        }
-        stores
-    }
-
-    fn store_kind(&mut self, item: &Node, subject: &str) {
-        let Some(from) = item.get("from") else { return };
-        let text = from.text().unwrap_or_default();
-        let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
-        let problem = match (kind, text) {
-            ("env", "env") => return,
-            ("env", _) => {
-                Diagnostic::new("InvalidValue", format!("{subject}: `env` takes nothing after a colon"))
-                    .help("write `from: env`, and a file as `params: {file_path: ...}`")
-            }
-            (kind, _) if OTHER_STORES.contains(&kind) => Diagnostic::new(
-                "NotSupportedYet",
-                format!("{subject}: not supported yet: secret store `{kind}`"),
-            )
-            .help("use `from: env`: the environment, `.env.local` and `.env`"),
-            (kind, _) => {
-                let message = format!("{subject}: unknown secret store `{}`", shorten(kind));
-                Diagnostic::new("UnknownSecretStore", message).help(match nearest(kind, ["env"]) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "use `from: env`: the environment, `.env.local` and `.env`".to_owned(),
-                })
-            }
-        };
-        self.problem(problem.at(from.at));
+    /// Whether any store has a param of that name; else the checker has said so.
+    pub(super) fn is_store_param(&self, name: &str) -> bool {
+        super::fields::SECRET_STORE_PARAMS.iter().any(|field| field.name == name)
     }
 
     /// The sections that have something to say of themselves, and the rest.
@@ -212,19 +165,6 @@ impl Decoder<'_> {
         self.names.insert(name.clone(), (subject.to_owned(), node.at));
         Some(name)
     }
-}
-
-fn store_name_problem(name: &str, stores: &[SecretStore]) -> Option<String> {
-    if name == "secrets" {
-        return Some("the name `secrets` means all stores; choose another".to_owned());
-    }
-    if !template::is_identifier(name) {
-        return Some(
-            "a store's name is letters, digits, `_` and `-`, beginning with a letter or `_`".to_owned(),
-        );
-    }
-    let taken = stores.iter().any(|store| store.name == name);
-    taken.then(|| format!("the name `{name}` is taken by another store"))
 }
 
 /// The elements of a top-level list that are mappings.

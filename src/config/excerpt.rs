@@ -23,8 +23,18 @@ const MASK: &str = "****";
 
 /// Names whose values are secrets, `-` read as `_`; a name that ends so counts as well. The value of a
 /// key that no table knows is masked too: it may be a secret under a misspelt name.
-const SECRET_NAMES: &[&str] =
-    &["api_key", "token", "password", "passwd", "secret", "keys", "client_key", "client_certificate"];
+const SECRET_NAMES: &[&str] = &[
+    "api_key",
+    "token",
+    "password",
+    "passwd",
+    "secret",
+    "keys",
+    "client_key",
+    "client_certificate",
+    "secret_id",
+    "access_key",
+];
 
 /// A place in a source file, shown.
 pub(super) struct Excerpt<'a> {
@@ -257,6 +267,9 @@ mod tests {
             ("primary_key: id", "primary_key: id"),
             ("  spiceai_tokne: hunter2", "  spiceai_tokne: ****"),
             ("  {name: a, pwd: hunter2}", "  {name: a, pwd: ****"),
+            ("  hashicorp_vault_secret_id: hunter2", "  hashicorp_vault_secret_id: ****"),
+            ("  aws_secret_access_key: hunter2", "  aws_secret_access_key: ****"),
+            ("  hashicorp_vault_token_file: /t", "  hashicorp_vault_token_file: /t"),
             ("  - from: spice.ai:https://h:1", "  - from: spice.ai:https://h:1"),
             ("p: {spiceai_api_key: '${a:b}', x: hunter2}", "p: {spiceai_api_key: '${a:b}', x: ****"),
             ("  spiceai_api_key: ${a:b}, hunter2", "  spiceai_api_key: ****"),

@@ -319,13 +319,149 @@ static MCP: &[Field] = &[Field::built(
 )];
 
 static SECRET_STORE: &[Field] = &[
-    Field::required("from", Text, "Kind of store; `env` reads the environment and `.env` files."),
+    Field::required(
+        "from",
+        Text,
+        "Kind of store: `env` (the environment and `.env` files), `files:<directory>`, `kubernetes:<secret>`, \
+         `hashicorp_vault:<path>`, `aws_secrets_manager:<secret>` or `azure_keyvault:<vault>`.",
+    ),
     Field::required("name", Text, "How `${name:KEY}` refers to it."),
-    Field::built("params", Fields(SECRET_STORE_PARAMS), "Settings of the store."),
+    Field::built(
+        "params",
+        Fields(SECRET_STORE_PARAMS),
+        "Settings of the store; they may refer to stores of this machine: `${env:KEY}`.",
+    ),
 ];
 
-static SECRET_STORE_PARAMS: &[Field] =
-    &[Field::built("file_path", Text, "A dotenv file to read instead of `.env.local` and `.env`.")];
+/// Of all kinds; which one has which is told by their names.
+pub(super) static SECRET_STORE_PARAMS: &[Field] = &[
+    Field::built("file_path", Text, "`env`: a dotenv file to read instead of `.env.local` and `.env`."),
+    Field::built(
+        "refresh_interval",
+        Duration(Zero::Refused),
+        "How often the store is read again, `1s` or more; default `1s` for `env` and `files`, `60s` for the others.",
+    ),
+    Field::built(
+        "kubernetes_namespace",
+        Text,
+        "`kubernetes`: namespace of the secret; default that of the pod's service account.",
+    ),
+    Field::built(
+        "kubernetes_api_server",
+        Text,
+        "`kubernetes`: `https://host:port` of the API; default `KUBERNETES_SERVICE_HOST` and `_PORT`.",
+    ),
+    Field::built(
+        "kubernetes_token_file",
+        Text,
+        "`kubernetes`: file of the bearer token, read again each time; default the service account's.",
+    ),
+    Field::built(
+        "kubernetes_ca_certificate_file",
+        Text,
+        "`kubernetes`: PEM file of the API's CA; default the service account's.",
+    ),
+    Field::built(
+        "hashicorp_vault_address",
+        Text,
+        "`hashicorp_vault`: `https://host:port`; default `VAULT_ADDR` of the environment.",
+    ),
+    Field::built("hashicorp_vault_namespace", Text, "`hashicorp_vault`: namespace (Enterprise, OpenBao)."),
+    Field::built(
+        "hashicorp_vault_ca_certificate_file",
+        Text,
+        "`hashicorp_vault`: PEM file of the only CA that is trusted, instead of the system's.",
+    ),
+    Field::built(
+        "hashicorp_vault_kv_version",
+        OneOf(&["1", "2"]),
+        "`hashicorp_vault`: version of the KV engine; default `2`. `1` reads the path as it is written, so that it \
+         serves other engines as well.",
+    ),
+    Field::built(
+        "hashicorp_vault_mount",
+        Text,
+        "`hashicorp_vault`: where the engine is mounted; default the path's first part.",
+    ),
+    Field::built(
+        "hashicorp_vault_auth_method",
+        OneOf(&["token", "approle", "kubernetes", "jwt"]),
+        "`hashicorp_vault`: how to log in; default `token`.",
+    ),
+    Field::built(
+        "hashicorp_vault_auth_mount",
+        Text,
+        "`hashicorp_vault`: where that method is mounted; default its own name.",
+    ),
+    Field::built(
+        "hashicorp_vault_token",
+        Text,
+        "`hashicorp_vault`, `token`: the token; better as `${env:NAME}`.",
+    ),
+    Field::built(
+        "hashicorp_vault_token_file",
+        Text,
+        "`hashicorp_vault`, `token`: file of the token, read again each time, such as an agent's sink.",
+    ),
+    Field::built("hashicorp_vault_role_id", Text, "`hashicorp_vault`, `approle`: the role's id."),
+    Field::built(
+        "hashicorp_vault_secret_id",
+        Text,
+        "`hashicorp_vault`, `approle`: the secret's id; better as `${env:NAME}`.",
+    ),
+    Field::built("hashicorp_vault_role", Text, "`hashicorp_vault`, `kubernetes` and `jwt`: the role."),
+    Field::built(
+        "hashicorp_vault_jwt_file",
+        Text,
+        "`hashicorp_vault`, `kubernetes` and `jwt`: file of the token to log in with, read at each login; default the \
+         service account's.",
+    ),
+    Field::built("aws_region", Text, "`aws_secrets_manager`: region; default as the AWS SDK finds it."),
+    Field::built(
+        "aws_endpoint_url",
+        Text,
+        "`aws_secrets_manager`: another endpoint, such as a VPC's; default the region's.",
+    ),
+    Field::built(
+        "aws_access_key_id",
+        Text,
+        "`aws_secrets_manager`: credentials; default the AWS SDK's chain (environment, profile, web identity, \
+         container, instance).",
+    ),
+    Field::built(
+        "aws_secret_access_key",
+        Text,
+        "`aws_secrets_manager`: belongs to `aws_access_key_id`; better as `${env:NAME}`.",
+    ),
+    Field::built("aws_session_token", Text, "`aws_secrets_manager`: of temporary credentials."),
+    Field::built(
+        "aws_ca_certificate_file",
+        Text,
+        "`aws_secrets_manager`: PEM file of the only CA that is trusted, instead of the system's.",
+    ),
+    Field::built(
+        "azure_client_id",
+        Text,
+        "`azure_keyvault`: the application, or the user-assigned managed identity.",
+    ),
+    Field::built("azure_tenant_id", Text, "`azure_keyvault`: its tenant."),
+    Field::built(
+        "azure_client_secret",
+        Text,
+        "`azure_keyvault`: its secret, better as `${env:NAME}`; default workload identity where \
+         `AZURE_FEDERATED_TOKEN_FILE` is set, else managed identity.",
+    ),
+    Field::built(
+        "azure_authority_host",
+        Text,
+        "`azure_keyvault`: where to log in with a secret; default `https://login.microsoftonline.com`.",
+    ),
+    Field::built(
+        "azure_ca_certificate_file",
+        Text,
+        "`azure_keyvault`: PEM file of the only CA that is trusted, instead of the system's.",
+    ),
+];
 
 static DATASET: &[Field] = &[
     Field::required(

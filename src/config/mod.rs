@@ -21,6 +21,7 @@ mod params;
 mod references;
 mod results_cache;
 mod schema;
+mod secret_stores;
 mod template;
 mod text;
 mod tls;
@@ -49,7 +50,7 @@ pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
 pub use tls::{ClientAuth, Pem, PemSource, Tls};
 pub use types::{
     CacheKeyType, Connector, Dataset, Eviction, LogLevel, Origin, Param, QueryMemory, ResultsCache, Runtime,
-    SecretStore, Spicepod, SpillCompression, TempDirectory, View,
+    SecretStore, Spicepod, SpillCompression, StoreKind, TempDirectory, View,
 };
 pub use web::{Cors, Mcp};
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod access;
+mod secret_stores;
 
 const HEAD: &str = "version: v1\nkind: Spicepod\nname: t\n";
 
@@ -188,7 +189,7 @@ fn bad_durations_and_sizes() {
 fn not_supported_yet() {
     insta::assert_snapshot!(said(
         "runtime:\n  task_history:\n    enabled: true\n    captured_outptu: x\n  metrics:\n    - name: m\n  \
-         telemetry: {enabled: true}\nsecrets:\n  - {from: 'kubernetes:s', name: k}\nmodels:\n  - a\ndatasets:\n  \
+         telemetry: {enabled: true}\nsecrets:\n  - {from: keyring, name: k}\nmodels:\n  - a\ndatasets:\n  \
          - from: t\n    name: t\n    mode: read\n    access: read_write\n    time_column: at\n    acceleration:\n      \
          refresh_mode: apend\n      refresh_check_interval: 30s\n      refresh_cron: '0 * * * *'\n"
     ));

@@ -156,9 +156,31 @@ pub enum LogLevel {
 pub struct SecretStore {
     /// How `${name:KEY}` refers to it.
     pub name: String,
-    /// `params.file_path`: a dotenv file instead of `.env.local` and `.env` beside the process.
-    pub file_path: Option<String>,
+    pub kind: StoreKind,
+    /// What follows the colon of `from`: a directory, a secret, a path, a vault; nothing for `env`.
+    pub object: String,
+    /// By name, as written; they refer to stores of this machine only.
+    pub params: BTreeMap<String, Param>,
+    /// How often it is read again; its kind's own default where it is not said.
+    pub refresh_interval: Option<Duration>,
     pub at: Span,
+}
+
+/// Where a store has its secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// The environment and dotenv files.
+    Env,
+    /// A directory with a file for each secret.
+    Files,
+    /// One secret of the Kubernetes API.
+    Kubernetes,
+    /// One path of HashiCorp Vault.
+    Vault,
+    /// One secret of AWS Secrets Manager, a JSON object.
+    Aws,
+    /// The secrets of an Azure Key Vault.
+    Azure,
 }
 
 /// A dataset that lives on an upstream.

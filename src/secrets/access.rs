@@ -36,7 +36,8 @@ impl Secrets {
 
     fn resolve_key(&self, key: &ApiKey) -> Result<ResolvedKey, Vec<Diagnostic>> {
         let within = format!("`{}`", key.name);
-        let text = self.text(&key.value, &Place { subject: String::new(), within: &within, at: key.at })?;
+        let text =
+            self.shelf.text(&key.value, &Place { subject: String::new(), within: &within, at: key.at })?;
         match KeyRights::split(text.expose()) {
             Ok((value, rights)) => Ok(ResolvedKey { value: Secret::new(value.to_owned()), rights }),
             Err(fault) => {
@@ -67,7 +68,7 @@ impl Secrets {
             PemSource::Inline(template) => {
                 let within = format!("`{name}`");
                 let place = Place { subject: String::new(), within: &within, at: *at };
-                PemSource::Inline(self.text(template, &place)?)
+                PemSource::Inline(self.shelf.text(template, &place)?)
             }
         };
         Ok(Pem { name: name.clone(), source, at: *at })

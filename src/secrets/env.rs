@@ -1,32 +1,27 @@
 //! The `env` store: the process environment, then `.env.local`, then `.env`, or one file instead of
 //! these two. The process environment is never changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
+
 use crate::config::file::{self, ReadError};
-use crate::config::{Diagnostic, SecretStore};
+use crate::task;
 
-use super::Environment;
 use super::secret::Secret;
-
-/// Bytes of a dotenv file.
-const BYTES_MAX: u64 = 1 << 20;
+use super::store::{BYTES_MAX, Reading, Store, StoreError, StoreParams};
+use super::{Environment, spelling};
 
 /// The files that are read when the store names none; the first one wins.
 const FILE_NAMES: &[&str] = &[".env.local", ".env"];
 
-/// What precedes a key in the name that is tried first.
-const PREFIX: &str = "SPICE_";
-
-/// One `env` store, its files read.
+/// One `env` store.
 pub(super) struct EnvStore {
-    name: String,
     environment: Environment,
-    /// In the order in which they are searched.
-    files: Vec<DotEnv>,
-    /// Every file that was or would have been read.
-    looked_for: Vec<PathBuf>,
+    /// In the order in which they are searched; of a store that names its file, the first that is there counts.
+    candidates: Vec<PathBuf>,
+    is_named: bool,
 }
 
 /// The variables of one file.
@@ -34,84 +29,63 @@ struct DotEnv {
     values: HashMap<String, Secret>,
 }
 
-/// What became of a search.
-pub(super) enum Found {
-    Value {
-        /// The variable's name.
-        variable: String,
-        value: Secret,
-    },
-    /// It is there, and empty.
-    Empty {
-        variable: String,
-    },
-    Nowhere,
-}
-
 impl EnvStore {
-    /// Reads the store's files.
-    pub(super) fn load(
-        store: &SecretStore,
-        environment: Environment,
-        current: &Path,
-        beside: &Path,
-    ) -> Result<Self, Box<Diagnostic>> {
+    pub(super) fn new(params: &StoreParams, environment: Environment, current: &Path, beside: &Path) -> Self {
         // A path of the spicepod is relative to the current directory as well.
         let beside = current.join(beside);
-        let candidates = match &store.file_path {
+        let candidates = match params.get("file_path") {
             Some(path) => candidates(&[path], current, &beside),
             None => candidates(FILE_NAMES, current, &beside),
         };
-        let mut files = Vec::new();
-        for path in &candidates {
-            match file::read(path, BYTES_MAX) {
-                Ok(text) => files.push(DotEnv::parse(&text).map_err(|line| malformed(store, path, line))?),
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(unreadable(store, path, &error)),
-            }
-            if store.file_path.is_some() {
-                break;
-            }
-        }
-        if files.is_empty() && store.file_path.is_some() {
-            return Err(not_found(store, &candidates));
-        }
-        Ok(Self { name: store.name.clone(), environment, files, looked_for: candidates })
+        Self { environment, candidates, is_named: params.get("file_path").is_some() }
     }
+}
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The variables that hold `key`, in the order in which they are tried.
-    pub(super) fn variables(key: &str) -> [String; 2] {
-        let key = key.to_uppercase();
-        [format!("{PREFIX}{key}"), key]
-    }
-
-    /// Where this store looks, in words.
-    pub(super) fn places(&self) -> Vec<String> {
-        let files = self.looked_for.iter().map(|path| path.display().to_string());
+#[async_trait]
+impl Store for EnvStore {
+    fn places(&self) -> Vec<String> {
+        let files = self.candidates.iter().map(|path| path.display().to_string());
         std::iter::once("the environment".to_owned()).chain(files).collect()
     }
 
-    pub(super) fn find(&self, key: &str) -> Found {
-        let mut best = Found::Nowhere;
-        for variable in Self::variables(key) {
-            match self.variable(&variable) {
-                Some(value) if !value.is_empty() => return Found::Value { variable, value },
-                Some(_) => best = Found::Empty { variable },
-                None => {}
-            }
-        }
-        best
+    fn spellings(&self, key: &str) -> Vec<String> {
+        spelling::of_variables(key)
     }
 
-    /// The environment wins over the files, an earlier file over a later one.
-    fn variable(&self, name: &str) -> Option<Secret> {
-        let from_files = || self.files.iter().find_map(|file| file.values.get(name).cloned());
-        (self.environment)(name).map(Secret::new).or_else(from_files)
+    async fn read(&self, keys: &BTreeSet<String>) -> Result<Reading, StoreError> {
+        let (paths, is_named) = (self.candidates.clone(), self.is_named);
+        let read = task::blocking("dotenv files", move || read_files(&paths, is_named)).await;
+        let mut values = read.map_err(|error| StoreError::new(error.to_string(), "start again"))??;
+        // The environment wins over the files.
+        for name in keys.iter().flat_map(|key| self.spellings(key)) {
+            if let Some(value) = (self.environment)(&name) {
+                values.insert(name, Secret::new(value));
+            }
+        }
+        Ok(Reading::of(values))
     }
+}
+
+/// The variables of all files, an earlier file winning over a later one.
+fn read_files(candidates: &[PathBuf], is_named: bool) -> Result<HashMap<String, Secret>, StoreError> {
+    let (mut values, mut found) = (HashMap::new(), 0);
+    for path in candidates {
+        match file::read(path, BYTES_MAX) {
+            Ok(text) => {
+                let file = DotEnv::parse(&text).map_err(|line| malformed(path, line))?;
+                for (name, value) in file.values {
+                    values.entry(name).or_insert(value);
+                }
+            }
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(unreadable(path, &error)),
+        }
+        found += 1;
+        if is_named {
+            break;
+        }
+    }
+    if found == 0 && is_named { Err(not_found(candidates)) } else { Ok(values) }
 }
 
 impl DotEnv {
@@ -154,27 +128,19 @@ fn candidates(names: &[impl AsRef<Path>], current: &Path, beside: &Path) -> Vec<
     paths
 }
 
-fn problem(store: &SecretStore, message: String, help: &str) -> Box<Diagnostic> {
-    let mut problem = Diagnostic::new("UnreadableSecretStore", message).help(help);
-    // A store that nobody wrote has no place in the file.
-    problem.at = (store.at.line > 0).then_some(store.at);
-    Box::new(problem)
-}
-
 /// Names the line only: what stands in it may be a secret.
-fn malformed(store: &SecretStore, path: &Path, line: usize) -> Box<Diagnostic> {
-    let message = format!("secret store `{}`: {} is malformed in line {line}", store.name, path.display());
-    problem(store, message, "each line is NAME=value; put values with blanks, `#` or `$` in single quotes")
+fn malformed(path: &Path, line: usize) -> StoreError {
+    let message = format!("{} is malformed in line {line}", path.display());
+    StoreError::new(message, "each line is NAME=value; put values with blanks, `#` or `$` in single quotes")
 }
 
-fn unreadable(store: &SecretStore, path: &Path, error: &ReadError) -> Box<Diagnostic> {
-    let message = format!("secret store `{}`: cannot read {}: {error}", store.name, path.display());
-    problem(store, message, "give this user the right to read it, or remove it")
+fn unreadable(path: &Path, error: &ReadError) -> StoreError {
+    let message = format!("cannot read {}: {error}", path.display());
+    StoreError::new(message, "give this user the right to read it, or remove it")
 }
 
-fn not_found(store: &SecretStore, looked_for: &[PathBuf]) -> Box<Diagnostic> {
+fn not_found(looked_for: &[PathBuf]) -> StoreError {
     let paths: Vec<String> = looked_for.iter().map(|path| path.display().to_string()).collect();
-    let message =
-        format!("secret store `{}`: `file_path` not found: looked for {}", store.name, paths.join(" and "));
-    problem(store, message, "name a dotenv file, or remove `file_path`")
+    let message = format!("`file_path` not found: looked for {}", paths.join(" and "));
+    StoreError::new(message, "name a dotenv file, or remove `file_path`")
 }

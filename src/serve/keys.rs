@@ -1,39 +1,27 @@
-//! API keys and their secrets: templates and stores enter, an [`Access`] leaves, and follows the secrets from then on.
+//! API keys and their secrets: templates and stores enter, an [`Access`] leaves, and follows the stores from then on.
 //!
-//! A store that cannot be read, or that holds what cannot be a key, changes nothing: the keys that were good stay good.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Stores that do not have a key any more, or that hold what cannot be a key, change nothing: the keys that were good stay
+//! good.
 
 use super::access::{Access, ApiKey};
-use super::settled::{Next, Settled};
 use crate::config::{self, Diagnostic, KeyRights};
 use crate::query::Rights;
-use crate::secrets::{ResolvedKey, Secrets};
-use crate::task;
+use crate::secrets::{ResolvedKey, Secrets, Watch};
 
-/// How often the stores are read; another key holds from the second reading on.
-const READ_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The keys of a spicepod, and where they come from.
+/// The keys of a spicepod, and how it writes them.
 pub struct ApiKeys {
     access: Access,
     now: Vec<ResolvedKey>,
-    origin: Arc<Origin>,
-}
-
-struct Origin {
-    secrets: Arc<Secrets>,
-    keys: Vec<config::ApiKey>,
+    written: Vec<config::ApiKey>,
 }
 
 impl ApiKeys {
     /// # Errors
     /// Every key that no store has, that is none, or that is there twice.
-    pub fn try_new(secrets: Arc<Secrets>, keys: &[config::ApiKey]) -> Result<Self, Vec<Diagnostic>> {
+    pub fn try_new(secrets: &Secrets, keys: &[config::ApiKey]) -> Result<Self, Vec<Diagnostic>> {
         let now = secrets.resolve_keys(keys)?;
         let access = Access::new(shown(&now));
-        Ok(Self { access, now, origin: Arc::new(Origin { secrets, keys: keys.to_vec() }) })
+        Ok(Self { access, now, written: keys.to_vec() })
     }
 
     /// What checks the credentials of requests; it follows the keys while [`ApiKeys::follow`] runs.
@@ -42,38 +30,31 @@ impl ApiKeys {
         self.access.clone()
     }
 
-    /// Reads the stores again and again, for as long as it is polled. Returns at once where no key has a reference.
-    pub async fn follow(self) {
-        let Self { access, now, origin } = self;
-        if !origin.keys.iter().any(|key| key.value.references().next().is_some()) {
+    /// Takes every change of the stores, for as long as it is polled. Returns at once where no key has a reference.
+    pub async fn follow(self, mut stores: Watch) {
+        let Self { access, mut now, written } = self;
+        if !written.iter().any(|key| key.value.references().next().is_some()) {
             return;
         }
-        let mut settled = Settled::new(now);
-        loop {
-            tokio::time::sleep(READ_INTERVAL).await;
-            let reading = Arc::clone(&origin);
-            let Ok(read) = task::blocking("api keys", move || reading.read()).await else { return };
-            match settled.read(read) {
-                Next::Nothing => {}
-                Next::Act(keys) => {
-                    access.replace(shown(keys));
+        while let Some(secrets) = stores.changed().await {
+            match secrets.resolve_keys(&written) {
+                Ok(keys) if keys == now => {}
+                Ok(keys) => {
+                    access.replace(shown(&keys));
                     tracing::info!(keys = keys.len(), "api keys have changed");
+                    now = keys;
                 }
-                Next::Tell(why) => {
-                    tracing::error!(why, "api keys cannot be read again, the former ones hold")
+                Err(problems) => {
+                    let why = words(&problems);
+                    tracing::error!(why, "api keys cannot be read again, the former ones hold");
                 }
             }
         }
     }
 }
 
-impl Origin {
-    fn read(&self) -> Result<Vec<ResolvedKey>, String> {
-        let read = self.secrets.reload().and_then(|secrets| secrets.resolve_keys(&self.keys));
-        read.map_err(|problems| {
-            problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")
-        })
-    }
+fn words(problems: &[Diagnostic]) -> String {
+    problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 fn shown(keys: &[ResolvedKey]) -> Vec<ApiKey> {
@@ -90,6 +71,8 @@ fn shown(keys: &[ResolvedKey]) -> Vec<ApiKey> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use ::http::HeaderMap;
 
@@ -97,13 +80,13 @@ mod tests {
     use crate::config::SourceFile;
     use crate::task::Scope;
 
-    fn keys(dir: &Path, list: &str) -> Result<ApiKeys, Vec<Diagnostic>> {
+    async fn keys(dir: &Path, list: &str) -> Result<(ApiKeys, Arc<Secrets>), Vec<Diagnostic>> {
         let text = format!(
             "version: v1\nkind: Spicepod\nname: t\nruntime: {{auth: {{api-key: {{keys: [{list}]}}}}}}\n"
         );
         let pod = config::parse(SourceFile { path: dir.join("spicepod.yaml"), text }).unwrap();
-        let secrets = Secrets::load_with(&pod, |_| None, dir)?;
-        ApiKeys::try_new(Arc::new(secrets), &pod.runtime.api_keys)
+        let secrets = Arc::new(Secrets::load_with(&pod, |_| None, dir).await?);
+        Ok((ApiKeys::try_new(&secrets, &pod.runtime.api_keys)?, secrets))
     }
 
     fn may(access: &Access, key: &str) -> Option<Rights> {
@@ -112,11 +95,12 @@ mod tests {
         access.identify(&headers).ok().map(|identity| identity.caller.rights)
     }
 
-    #[test]
-    fn a_suffix_stands_in_the_secret_or_behind_it() {
+    #[tokio::test]
+    async fn a_suffix_stands_in_the_secret_or_behind_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".env"), "A=a1:rw\nB=b1\nC=c1\n").unwrap();
-        let access = keys(dir.path(), "'${secrets:A}', '${env:B}:rw', 'pre-${secrets:C}'").unwrap().access();
+        let list = "'${secrets:A}', '${env:B}:rw', 'pre-${secrets:C}'";
+        let access = keys(dir.path(), list).await.unwrap().0.access();
         assert_eq!(may(&access, "a1"), Some(Rights::ReadWrite));
         assert_eq!(may(&access, "b1"), Some(Rights::ReadWrite));
         assert_eq!(may(&access, "pre-c1"), Some(Rights::Read));
@@ -125,12 +109,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn all_that_is_wrong_is_said_without_a_key() {
+    #[tokio::test]
+    async fn all_that_is_wrong_is_said_without_a_key() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".env"), "A=hunter2\nB=hunter2:rw\nC=:rw\nD=hunter3:ro\n").unwrap();
         let list = "'${secrets:A}', '${secrets:B}', '${secrets:C}', '${secrets:D}:rw', '${secrets:NONE}'";
-        let problems = keys(dir.path(), list).err().unwrap();
+        let problems = keys(dir.path(), list).await.err().unwrap();
         let said: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
             said,
@@ -143,26 +127,27 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn keys_follow_their_secret_and_hold_while_it_is_away() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(".env");
         std::fs::write(&file, "A=one\n").unwrap();
-        let keys = keys(dir.path(), "'${secrets:A}', 'fixed:rw'").unwrap();
+        let (keys, secrets) = keys(dir.path(), "'${secrets:A}', 'fixed:rw'").await.unwrap();
         let (access, scope) = (keys.access(), Scope::new());
-        scope.spawn("keys", keys.follow());
-        let passes = async || {
-            for _ in 0..6 {
-                tokio::time::sleep(READ_INTERVAL).await;
-            }
-        };
-        for gone in ["", "A=\n", "A=fixed\n"] {
+        let (mut watch, keeper) = secrets.watch();
+        scope.spawn("secret stores", keeper.follow());
+        scope.spawn("keys", keys.follow(watch.clone()));
+        for gone in ["", "A=one\n", "A=\n", "A=fixed\n"] {
             std::fs::write(&file, gone).unwrap();
-            passes().await;
+            watch.changed().await.unwrap();
             assert_eq!(may(&access, "one"), Some(Rights::Read), "{gone:?}");
         }
         std::fs::write(&file, "A=two:rw\n").unwrap();
-        passes().await;
+        let started = Instant::now();
+        while may(&access, "two").is_none() {
+            assert!(started.elapsed() < Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         assert_eq!((may(&access, "one"), may(&access, "two")), (None, Some(Rights::ReadWrite)));
         assert_eq!(may(&access, "fixed"), Some(Rights::ReadWrite));
     }

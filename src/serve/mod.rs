@@ -9,7 +9,6 @@ mod keys;
 mod listen;
 mod opening;
 mod origin;
-mod settled;
 mod socket;
 mod stall;
 mod status;

@@ -15,9 +15,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::listen::Protocol;
-use super::settled::{Next, Settled};
 use crate::config::{ClientAuth, Diagnostic, Pem, PemSource, Tls};
 use crate::secrets::Secret;
+use crate::settled::{Next, Settled};
 use crate::task;
 use crate::upstream;
 

@@ -91,6 +91,7 @@ fn describe() {
         metrics::Unit::Bytes,
         "What queries and accelerated data may take together."
     );
+    describe_secret_stores();
     describe_datasets();
     describe_append_streams();
     metrics::describe_counter!("flight_do_put_rows", "Rows that clients wrote and that are stored.");
@@ -116,6 +117,15 @@ fn describe() {
     for reason in ["queue_full", "queue_timeout"] {
         metrics::counter!("query_rejections", "reason" => reason).absolute(0);
     }
+}
+
+fn describe_secret_stores() {
+    metrics::describe_counter!("secrets_store_errors", "Readings of a secret store that failed.");
+    metrics::describe_gauge!(
+        "secrets_store_load_duration_ms",
+        metrics::Unit::Milliseconds,
+        "How long the last reading of a secret store took."
+    );
 }
 
 fn describe_datasets() {

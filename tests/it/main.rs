@@ -34,6 +34,7 @@ mod messages;
 mod publishing;
 mod pushdown;
 mod resilience;
+mod secrets;
 mod sql;
 mod streams;
 mod sub_plans;

@@ -19,7 +19,6 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::app::{self, Addresses, App, Listeners, Plan};
-use crate::config;
 use crate::telemetry::{self, Verbosity};
 
 use super::run::{drain, print_addresses};
@@ -89,7 +88,7 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let pod = write_spicepod(dir.path(), &endpoint)?;
     say!("The spicepod is {}\n", pod.display());
 
-    let plan = config::load(&pod).and_then(Plan::try_new).map_err(|all| all.to_string())?;
+    let plan = Plan::load(&pod).await.map_err(|all| all.to_string())?;
     let listeners = Listeners::bind(free_addresses().await).await?;
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, telemetry::init_metrics()?);

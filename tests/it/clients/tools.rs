@@ -16,7 +16,16 @@ const SCRIPT_MAX: Duration = Duration::from_secs(120);
 /// need not be.
 pub fn python() -> Option<PathBuf> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    required("python", PYTHON.get_or_init(python_with_packages).clone())
+    required("python", PYTHON.get_or_init(|| python_with_packages("clients")).clone())
+}
+
+/// A program of the packages of `tests/servers/requirements.txt`; they are kept apart, because they ask for other versions
+/// of what clients need as well.
+#[cfg(feature = "aws")]
+pub fn python_server(program: &str) -> Option<PathBuf> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let python = required(program, PYTHON.get_or_init(|| python_with_packages("servers")).clone())?;
+    Some(python.with_file_name(program))
 }
 
 /// Node.js and a folder with a script of `tests/clients` and the packages of its `package.json`.
@@ -88,10 +97,11 @@ pub fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
-fn python_with_packages() -> Result<PathBuf, String> {
-    let venv = repository_file("target/clients-venv");
+/// The interpreter of `target/{folder}-venv`, with the packages of `tests/{folder}/requirements.txt`.
+fn python_with_packages(folder: &str) -> Result<PathBuf, String> {
+    let venv = repository_file("target").join(format!("{folder}-venv"));
     let (python, installed) = (venv.join("bin/python"), venv.join("requirements.txt"));
-    let requirements = repository_file("tests/clients/requirements.txt");
+    let requirements = repository_file("tests").join(folder).join("requirements.txt");
     let wanted = std::fs::read_to_string(&requirements).map_err(|error| error.to_string())?;
     if std::fs::read_to_string(&installed).is_ok_and(|has| has == wanted) {
         return Ok(python);

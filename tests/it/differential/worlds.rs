@@ -99,7 +99,7 @@ impl World {
     async fn new(datasets: &[Dataset], runtime: &str) -> Self {
         let text = spicepod(datasets, &format!("{VIEWS}{RUNTIME}{runtime}"));
         let source = SourceFile { path: PathBuf::from("spicepod.yaml"), text };
-        let plan = Plan::try_new(config::parse(source).map_err(|e| e.to_string()).unwrap());
+        let plan = Plan::try_new(config::parse(source).map_err(|e| e.to_string()).unwrap()).await;
         let plan = plan.map_err(|e| e.to_string()).unwrap();
         let scope = Scope::new();
         plan.federation.start(&scope, &scope, 4);

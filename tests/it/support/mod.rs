@@ -3,6 +3,7 @@
 //! - [`pki`]: a CA and certificates, good and bad, made at run time.
 //! - [`port`]: a port on which nobody listens.
 //! - [`upstream`]: a real Flight upstream that records its calls and fails on request.
+//! - [`rest`]: an HTTPS server whose answers the test writes.
 //! - [`sidecar`]: the real binary on free ports, killed with the test.
 //! - [`spicepod`]: spicepods as text.
 //! - [`client`]: a downstream Flight client, and the comparison of answers.
@@ -13,6 +14,7 @@
 pub mod client;
 pub mod pki;
 pub mod port;
+pub mod rest;
 pub mod sidecar;
 pub mod spicepod;
 pub mod tpch;

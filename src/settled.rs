@@ -1,21 +1,30 @@
-//! A value that is read again and again, from files that others write: it counts once it was read twice in a row.
+//! A value that is read again and again: what is to be acted on, and what is to be told, leaves.
 //!
-//! So nobody acts on a file that is half written, or on a certificate whose key comes a moment later. What cannot be
-//! read is told once.
+//! From files that others write it counts once it was read twice in a row, so that nobody acts on a file that is half
+//! written, or on a certificate whose key comes a moment later. What a server answers is whole, and counts at once. What
+//! cannot be read is told once.
 
 /// See the module.
-pub(super) struct Settled<T> {
+pub(crate) struct Settled<T> {
     /// What was acted on last.
     current: T,
     /// Another value, read once.
     seen: Option<T>,
     /// Why the last reading failed.
     failing: Option<String>,
+    trust: Trust,
+}
+
+/// When another value counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    AtOnce,
+    WhenReadTwice,
 }
 
 /// What to do after a reading.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next<'a, T> {
+pub(crate) enum Next<'a, T> {
     Nothing,
     /// Another value than before is there.
     Act(&'a T),
@@ -24,11 +33,21 @@ pub(super) enum Next<'a, T> {
 }
 
 impl<T: PartialEq> Settled<T> {
-    pub(super) fn new(current: T) -> Self {
-        Self { current, seen: None, failing: None }
+    pub(crate) fn new(current: T) -> Self {
+        Self { current, seen: None, failing: None, trust: Trust::WhenReadTwice }
     }
 
-    pub(super) fn read(&mut self, reading: Result<T, String>) -> Next<'_, T> {
+    /// Of a source that never shows half a value.
+    pub(crate) fn at_once(current: T) -> Self {
+        Self { trust: Trust::AtOnce, ..Self::new(current) }
+    }
+
+    /// Whether the last reading failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
+    pub(crate) fn read(&mut self, reading: Result<T, String>) -> Next<'_, T> {
         let value = match reading {
             Ok(value) => value,
             Err(why) => return self.failed(why),
@@ -38,7 +57,7 @@ impl<T: PartialEq> Settled<T> {
             self.seen = None;
             return Next::Nothing;
         }
-        if self.seen.as_ref() != Some(&value) {
+        if self.trust == Trust::WhenReadTwice && self.seen.as_ref() != Some(&value) {
             self.seen = Some(value);
             return Next::Nothing;
         }
@@ -67,6 +86,13 @@ mod tests {
         let mut read = |value| matches!(settled.read(Ok(value)), Next::Act(acted) if *acted == value);
         let acted = [1, 2, 3, 3, 3, 2, 3, 2, 2].map(&mut read);
         assert_eq!(acted, [false, false, false, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_trusted_value_counts_at_once() {
+        let mut settled = Settled::at_once(1);
+        let mut read = |value| matches!(settled.read(Ok(value)), Next::Act(acted) if *acted == value);
+        assert_eq!([1, 2, 3, 3, 2].map(&mut read), [false, true, true, false, true]);
     }
 
     #[test]
