@@ -4,187 +4,48 @@
 //! datasets are brought up; shutdown goes the other way.
 
 mod agents;
+mod fixed;
+mod generation;
 mod headless;
 mod listeners;
+mod live;
+mod plan;
 mod protection;
+mod reload;
 
-use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::acceleration::Acceleration;
-use crate::config::{self, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
-use crate::federation::{self, Federation, RemoteDataset, Resources};
-use crate::name::DatasetName;
-use crate::query::{Engine, Options, QueueOptions, ResultsCache};
-use crate::secrets::{Secrets, Watch};
-use crate::serve;
+use crate::config::Spicepod;
+use crate::federation::Resources;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
+use crate::serve::{self, ConfigStatus};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
-use crate::upstream::{Pool, PoolOptions, Target};
 
 pub use agents::descriptions;
+use generation::Generation;
 pub use headless::Core;
 pub use listeners::{Addresses, BindError, FLIGHT_DEFAULT, HTTP_DEFAULT, Listeners, METRICS_DEFAULT, Urls};
-use protection::{Guards, Protection};
+pub use live::Live;
+pub use plan::Plan;
+use protection::Guards;
+use reload::Reloader;
 
-/// The inbound message limit of datasets that set none.
-const MESSAGE_SIZE_VARIABLE: &str = "SIDEWING_MAX_MESSAGE_SIZE";
-/// How many datasets of one upstream are loaded at a time by default.
-const LOAD_PARALLELISM: usize = 8;
-/// How many queries run at a time for each core by default: most of them wait for an upstream.
-const QUERIES_PER_CORE: usize = 4;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keepers hold nothing that has to be finished.
 const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A spicepod with its secrets resolved, its connections described and its views laid out: everything
-/// that can be known without asking an upstream is right.
-pub struct Plan {
-    pub spicepod: Spicepod,
-    pub datasets: Vec<RemoteDataset>,
-    pub federation: Federation,
-    pub acceleration: Acceleration,
-    resources: Resources,
-    secrets: Arc<Secrets>,
-    protection: Protection,
-    /// Owns the connections to upstreams.
-    connections: Scope,
-}
-
-impl Plan {
-    /// The plan of the spicepod at `path`, a file or a directory.
-    ///
-    /// # Errors
-    /// Every problem of the spicepod, or of what it describes.
-    pub async fn load(path: &Path) -> Result<Self, Diagnostics> {
-        Self::try_new(config::load(path)?).await
-    }
-
-    /// Reads the secret stores, resolves secrets, applies the endpoint rules, checks the views, and makes the directory for temporary files.
-    ///
-    /// # Errors
-    /// Every problem of every dataset and view at once.
-    pub async fn try_new(mut spicepod: Spicepod) -> Result<Self, Diagnostics> {
-        let connections = Scope::new();
-        let names: Vec<&DatasetName> = spicepod.datasets.iter().map(|dataset| &dataset.name).collect();
-        let mut problems = federation::view_problems(&names, &spicepod.views);
-        let resolved = resolved(&spicepod, &connections).await;
-        let (resources, resolved) = match (Resources::try_new(&spicepod.runtime.memory), resolved) {
-            (Ok(resources), Ok(resolved)) if problems.is_empty() => (resources, resolved),
-            (resources, resolved) => {
-                problems.extend(resources.err());
-                problems.extend(resolved.err().into_iter().flatten());
-                return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
-            }
-        };
-        let Resolved { secrets, datasets, protection } = resolved;
-        spicepod.warnings.extend(resources.warning().cloned());
-        let options = federation::Options {
-            push_down: spicepod.runtime.push_down.unwrap_or(true),
-            target_partitions: spicepod.runtime.target_partitions,
-            resources: Some(resources.clone()),
-        };
-        let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
-            let acceleration = Acceleration::try_new(&spicepod, &federation)?;
-            Ok((federation, acceleration))
-        });
-        match built {
-            Ok((federation, acceleration)) => Ok(Self {
-                spicepod,
-                datasets,
-                federation,
-                acceleration,
-                resources,
-                secrets,
-                protection,
-                connections,
-            }),
-            Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
-        }
-    }
-}
-
-/// All that has secrets.
-struct Resolved {
-    secrets: Arc<Secrets>,
-    datasets: Vec<RemoteDataset>,
-    protection: Protection,
-}
-
-async fn resolved(spicepod: &Spicepod, connections: &Scope) -> Result<Resolved, Vec<Diagnostic>> {
-    let secrets = Arc::new(Secrets::load(spicepod).await?);
-    let datasets = remote_datasets(spicepod, &secrets, connections);
-    match (datasets, Protection::try_new(&spicepod.runtime, &secrets)) {
-        (Ok(datasets), Ok(protection)) => Ok(Resolved { secrets, datasets, protection }),
-        (datasets, protection) => Err(datasets.err().into_iter().chain(protection.err()).flatten().collect()),
-    }
-}
-
-fn remote_datasets(
-    spicepod: &Spicepod,
-    secrets: &Secrets,
-    connections: &Scope,
-) -> Result<Vec<RemoteDataset>, Vec<Diagnostic>> {
-    let pool = Pool::with_options(pool_options(spicepod, connections.clone())?);
-    let mut datasets = Vec::with_capacity(spicepod.datasets.len());
-    let mut problems = Vec::new();
-    for dataset in &spicepod.datasets {
-        match remote_dataset(dataset, secrets, &pool) {
-            Ok(remote) => datasets.push(remote),
-            Err(more) => problems.extend(more),
-        }
-    }
-    if problems.is_empty() { Ok(datasets) } else { Err(problems) }
-}
-
-fn remote_dataset(
-    dataset: &Dataset,
-    secrets: &Secrets,
-    pool: &Pool,
-) -> Result<RemoteDataset, Vec<Diagnostic>> {
-    let params = secrets.resolve(dataset)?;
-    let target = Target::try_new(dataset, &params)?;
-    let upstream = pool.connect(&target).map_err(|error| {
-        vec![Diagnostic {
-            message: format!("dataset `{}`: {}", dataset.name, error.message),
-            help: error.help,
-            code: Some("UnableToCreateFlightClient"),
-            at: Some(dataset.at),
-        }]
-    })?;
-    let (name, from) = (dataset.name.clone(), dataset.from.text.clone());
-    Ok(RemoteDataset { name, from, upstream, remote: target.table })
-}
-
-fn pool_options(spicepod: &Spicepod, scope: Scope) -> Result<PoolOptions, Vec<Diagnostic>> {
-    let from_environment = match std::env::var(MESSAGE_SIZE_VARIABLE) {
-        Ok(text) => Some(text.parse::<ByteSize>().map_err(|error| {
-            vec![Diagnostic {
-                code: Some("InvalidParameterValue"),
-                message: format!("the environment variable {MESSAGE_SIZE_VARIABLE} is not a size: {error}"),
-                at: None,
-                help: Some(format!("write for example {MESSAGE_SIZE_VARIABLE}=64MB")),
-            }]
-        })?),
-        Err(_) => None,
-    };
-    let default_max_message_size = spicepod.runtime.max_message_size.or(from_environment);
-    Ok(PoolOptions { default_max_message_size, scope })
-}
-
 /// A running sidecar.
 pub struct App {
-    pub engine: Engine,
+    /// Answers, whatever the configuration becomes.
+    pub live: Live,
     pub addresses: Addresses,
     /// Where clients reach it.
     pub urls: Urls,
-    /// Tells when a secret that the spicepod asks for has another value.
-    pub secrets: Watch,
     scope: Scope,
     keepers: Scope,
     connections: Scope,
@@ -193,24 +54,49 @@ pub struct App {
 }
 
 impl App {
-    /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
+    /// Serves on `listeners` and starts to reach the upstreams; follows the spicepod at `path`, where there is one, and its
+    /// secrets. Returns at once.
     #[must_use]
-    pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, acceleration, resources, secrets, protection, connections, .. } =
-            plan;
-        let (scope, keepers) = (Scope::new(), Scope::new());
-        let (secrets, keeper) = secrets.watch();
-        keepers.spawn("secret stores", keeper.follow());
-        let engine = engine(&spicepod.runtime, &federation, &acceleration, &keepers);
-        metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
+    pub fn start(plan: Plan, listeners: Listeners, metrics: Render, path: Option<PathBuf>) -> Self {
+        let (scope, process) = (Scope::new(), Scope::new());
+        let (built, guarding, basis) = plan.parts();
         let addresses = listeners.addresses.clone();
-        let urls = addresses.urls(&spicepod.runtime);
-        let guards = protection.start(&secrets, &keepers);
-        serve_all(listeners, &spicepod, guards, &engine, metrics, &scope);
-        bring_up(&spicepod.runtime, &federation, &acceleration, &keepers);
-        let shutdown_timeout =
-            spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
-        Self { engine, addresses, urls, secrets, scope, keepers, connections, resources, shutdown_timeout }
+        let urls = addresses.urls(&built.spicepod.runtime);
+        let shutdown_timeout = built.spicepod.runtime.shutdown_timeout;
+        metrics::gauge!("query_memory_limit_bytes").set(basis.resources.memory_limit() as f64);
+        let generation = Generation::begin(built, &process);
+        let live = Live::new(generation.engine.clone(), ConfigStatus::now(generation.version.clone()));
+        let guards = guarding.protection.guards();
+        serve_all(listeners, &generation.spicepod, guards.clone(), &live, metrics, &scope);
+        let (secrets, keeper) = guarding.secrets.watch();
+        let follows = process.child();
+        follows.spawn("secret stores", keeper.follow());
+        guarding.protection.guard(&guards, &secrets, &follows);
+        let app = Self {
+            live: live.clone(),
+            addresses,
+            urls,
+            scope,
+            keepers: process.clone(),
+            connections: basis.connections.clone(),
+            resources: basis.resources.clone(),
+            shutdown_timeout: shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get()),
+        };
+        if let Some(path) = path {
+            let guarding = follows;
+            let reloader = Reloader {
+                path,
+                generation,
+                live,
+                basis,
+                guards,
+                process: process.clone(),
+                guarding,
+                secrets,
+            };
+            process.spawn("configuration", reloader.follow());
+        }
+        app
     }
 
     /// Stops accepting, lets running queries end, then stops the keepers.
@@ -240,34 +126,12 @@ fn about(spicepod: &Spicepod, addresses: &Addresses) -> About {
     About { spicepod, listeners: listeners.to_vec() }
 }
 
-/// The one door for SQL over all that a plan describes.
-fn engine(
-    runtime: &Runtime,
-    federation: &Federation,
-    acceleration: &Acceleration,
-    keepers: &Scope,
-) -> Engine {
-    // Shared runs outlive the request that began them, as keepers do.
-    let cache = ResultsCache::new(&runtime.results_cache, &federation.memory_pool(), keepers.clone());
-    let engine = Engine::new(federation.clone(), query_options(runtime));
-    let engine = engine.accelerated(acceleration.clone()).caching(cache);
-    keepers.spawn("stalled queries", engine.clone().end_stalled());
-    engine
-}
-
-/// Starts what keeps the datasets.
-fn bring_up(runtime: &Runtime, federation: &Federation, acceleration: &Acceleration, keepers: &Scope) {
-    let parallel = runtime.dataset_load_parallelism.unwrap_or(LOAD_PARALLELISM);
-    federation.start(keepers, parallel);
-    acceleration.start(federation, keepers, parallel);
-}
-
 /// Starts the front ends, each until `scope` is cancelled.
 fn serve_all(
     listeners: Listeners,
     spicepod: &Spicepod,
     guards: Guards,
-    engine: &Engine,
+    live: &Live,
     metrics: Render,
     scope: &Scope,
 ) {
@@ -276,38 +140,21 @@ fn serve_all(
     let mcp = agents::mcp_options(spicepod, &addresses.http);
     let (about, cors) = (about(spicepod, &addresses), spicepod.runtime.cors.clone());
     let options = HttpOptions { tls: tls.clone(), access: access.clone(), cors, about, mcp };
-    let (door, serving) = (engine.clone(), scope.clone());
+    let (door, serving) = (live.clone(), scope.clone());
     scope.spawn_draining("http", async move { serve::http::serve(http, door, options, &serving).await });
     let options = FlightOptions { tls, access };
-    let (door, serving) = (engine.clone(), scope.clone());
+    let (door, serving) = (live.clone(), scope.clone());
     scope
         .spawn_draining("flight", async move { serve::flight::serve(flight, door, options, &serving).await });
-    let measured = engine.clone();
+    let measured = live.clone();
     let render: Render = Arc::new(move || {
-        measured.measure();
+        measured.engine().measure();
         metrics()
     });
     let serving = scope.clone();
     scope.spawn_draining("metrics", async move {
         serve::metrics::serve(metered, render, metrics_tls, &serving).await;
     });
-}
-
-fn query_options(runtime: &Runtime) -> Options {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let running_max = runtime.max_concurrent_queries.unwrap_or(cores.saturating_mul(QUERIES_PER_CORE));
-    let default = QueueOptions::default();
-    let queue = QueueOptions {
-        running_max: NonZeroUsize::new(running_max),
-        waiting_max: runtime.query_queue_max.unwrap_or(default.waiting_max),
-        wait_max: runtime.query_queue_timeout.map_or(default.wait_max, |limit| limit.get()),
-    };
-    let default = Options::default();
-    Options {
-        timeout: runtime.query_timeout.map(|limit| limit.get()),
-        queue,
-        client_timeout: runtime.query_client_timeout.map_or(default.client_timeout, |limit| limit.get()),
-    }
 }
 
 /// The verbosity that a spicepod asks for.

@@ -1,6 +1,7 @@
 //! A spicepod without listeners, for who brings a front end of its own: a plan enters, an engine leaves.
 
-use super::{KEEPERS_SHUTDOWN_TIMEOUT, Plan, bring_up, engine};
+use super::generation::Generation;
+use super::{KEEPERS_SHUTDOWN_TIMEOUT, Plan};
 use crate::federation::Resources;
 use crate::query::Engine;
 use crate::task::Scope;
@@ -17,11 +18,10 @@ impl Core {
     /// Starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan) -> Self {
-        let Plan { spicepod, federation, acceleration, resources, connections, .. } = plan;
+        let (built, _, basis) = plan.parts();
         let keepers = Scope::new();
-        let engine = engine(&spicepod.runtime, &federation, &acceleration, &keepers);
-        bring_up(&spicepod.runtime, &federation, &acceleration, &keepers);
-        Self { engine, keepers, connections, resources }
+        let engine = Generation::begin(built, &keepers).engine;
+        Self { engine, keepers, connections: basis.connections, resources: basis.resources }
     }
 
     /// Stops the keepers.

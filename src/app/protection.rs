@@ -14,6 +14,7 @@ pub(super) struct Protection {
 }
 
 /// What the listeners are given.
+#[derive(Clone)]
 pub(super) struct Guards {
     pub(super) access: Access,
     /// Of the HTTP and Flight listeners.
@@ -37,16 +38,22 @@ impl Protection {
         }
     }
 
-    /// Lets keys follow the secret stores and certificates their files, for as long as `keepers` lives.
-    pub(super) fn start(self, stores: &Watch, keepers: &Scope) -> Guards {
-        let Self { keys, tls, metrics_tls } = self;
+    /// What listeners are given.
+    pub(super) fn guards(&self) -> Guards {
         let handle = |files: &Option<TlsFiles>| files.as_ref().map(TlsFiles::tls);
-        let guards = Guards { access: keys.access(), tls: handle(&tls), metrics_tls: handle(&metrics_tls) };
-        keepers.spawn("api keys", keys.follow(stores.clone()));
-        for files in [tls, metrics_tls].into_iter().flatten() {
-            keepers.spawn("tls files", files.follow());
+        Guards { access: self.keys.access(), tls: handle(&self.tls), metrics_tls: handle(&self.metrics_tls) }
+    }
+
+    /// Lets what listeners have been given say what this says, and keys follow the secret stores and certificates their
+    /// files, for as long as `keepers` lives.
+    pub(super) fn guard(self, guards: &Guards, stores: &Watch, keepers: &Scope) {
+        let Self { keys, tls, metrics_tls } = self;
+        keepers.spawn("api keys", keys.into_access(&guards.access).follow(stores.clone()));
+        for (files, handle) in [(tls, &guards.tls), (metrics_tls, &guards.metrics_tls)] {
+            if let (Some(files), Some(handle)) = (files, handle) {
+                keepers.spawn("tls files", files.into_tls(handle).follow());
+            }
         }
-        guards
     }
 }
 

@@ -70,10 +70,11 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
         eprintln!("{warning}");
     }
     let name = plan.spicepod.name.clone();
-    let app = App::start(plan, listeners, metrics);
+    let app = App::start(plan, listeners, metrics, Some(args.path.clone()));
     print_addresses(&name, &app.urls);
+    let engine = app.live.engine();
     tokio::select! {
-        () = states::print(&app.engine, &mut screen) => signals.next().await,
+        () = states::print(&engine, &mut screen) => signals.next().await,
         () = signals.next() => {}
     }
     // What is drawn goes before the last words.

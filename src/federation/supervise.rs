@@ -231,11 +231,14 @@ impl Federation {
         for entry in &self.inner.entries {
             let Kind::Dataset { upstream, remote, rows } = &entry.kind else { continue };
             let known = former.inner.entries.iter().find(|known| known.name == entry.name);
-            let Some(Entry { kind: Kind::Dataset { upstream: by, remote: of, .. }, state, .. }) = known else {
+            let Some(Entry { kind: Kind::Dataset { upstream: by, remote: of, .. }, state, .. }) = known
+            else {
                 continue;
             };
             let state = state.load();
-            let (true, Some(schema)) = (upstream.id() == by.id() && remote == of, state.schema()) else { continue };
+            let (true, Some(schema)) = (upstream.id() == by.id() && remote == of, state.schema()) else {
+                continue;
+            };
             if let Err(error) = self.register(entry, (upstream, remote, rows), schema) {
                 // Its keeper tells why, should it stay so.
                 tracing::debug!(dataset = %entry.name, %error, "not taken from the former configuration");

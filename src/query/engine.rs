@@ -69,6 +69,8 @@ pub struct Engine {
     promises: moka::sync::Cache<Promised, SchemaRef>,
     cache: Option<ResultsCache>,
     pub(super) records: Records,
+    /// The version of the configuration that it answers for.
+    config: Option<Arc<str>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -111,7 +113,36 @@ impl Engine {
         let planning = Admission::new(options.queue, Counted::Nothing);
         let acceleration = Acceleration::default();
         let records = Records::default();
-        Self { federation, acceleration, options, running, planning, promises, cache: None, records }
+        Self {
+            federation,
+            acceleration,
+            options,
+            running,
+            planning,
+            promises,
+            cache: None,
+            records,
+            config: None,
+        }
+    }
+
+    /// The same of the configuration of this version.
+    #[must_use]
+    pub fn of_config(self, version: Arc<str>) -> Self {
+        Self { config: Some(version), ..self }
+    }
+
+    /// The same in the place of `former`: one book for the queries of both, and one queue where it is as long.
+    #[must_use]
+    pub fn after(self, former: &Self) -> Self {
+        let records = former.records.clone();
+        match self.options.queue == former.options.queue {
+            true => {
+                let (running, planning) = (former.running.clone(), former.planning.clone());
+                Self { records, running, planning, ..self }
+            }
+            false => Self { records, ..self },
+        }
     }
 
     /// The same with a results cache.
@@ -141,7 +172,8 @@ impl Engine {
             Ok(Reply { schema, batches, cached, place }) => {
                 tracing::debug!(query = %id, elapsed_ms, cache = ?cached.as_ref().map(|cached| cached.status), "query answers");
                 tracked.is_answered(place);
-                Ok(Answer { id, schema, batches: tracked.follow(batches), cached })
+                let config = self.config.clone();
+                Ok(Answer { id, schema, batches: tracked.follow(batches), cached, config })
             }
             Err(error) => {
                 metrics::counter!("query_failures").increment(1);

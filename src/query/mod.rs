@@ -100,6 +100,8 @@ pub struct Answer {
     pub batches: Batches,
     /// What the results cache had to do with it; none where there is no cache.
     pub cached: Option<Cached>,
+    /// The version of the configuration that answered; none where there is none.
+    pub config: Option<Arc<str>>,
 }
 
 /// How an answer came about.

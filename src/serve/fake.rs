@@ -91,7 +91,7 @@ pub(super) fn answer(
     schema: SchemaRef,
     batches: impl futures::Stream<Item = Result<RecordBatch, QueryError>> + Send + 'static,
 ) -> Answer {
-    Answer { id: QueryId::random(), schema, batches: Box::pin(batches), cached: None }
+    Answer { id: QueryId::random(), schema, batches: Box::pin(batches), cached: None, config: None }
 }
 
 /// An answer whose drop cancels the returned token.

@@ -24,6 +24,13 @@ impl ApiKeys {
         Ok(Self { access, now, written: keys.to_vec() })
     }
 
+    /// The same keys, held from now on by `access`.
+    #[must_use]
+    pub fn into_access(self, access: &Access) -> Self {
+        access.replace(shown(&self.now));
+        Self { access: access.clone(), ..self }
+    }
+
     /// What checks the credentials of requests; it follows the keys while [`ApiKeys::follow`] runs.
     #[must_use]
     pub fn access(&self) -> Access {

@@ -22,6 +22,7 @@ pub mod metrics;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arrow::datatypes::SchemaRef;
 
@@ -34,6 +35,27 @@ pub use access::{Access, ApiKey};
 pub use keys::ApiKeys;
 pub use socket::Listener;
 pub use tls::{ServerTls, TlsFiles};
+
+/// The configuration that answers, and what is wrong with the one that does not.
+#[derive(Debug, Clone)]
+pub struct ConfigStatus {
+    /// Names it by what stands in it.
+    pub version: Arc<str>,
+    /// When it began to answer.
+    pub since: SystemTime,
+    /// Why what stands in the files now does not answer; none where it does.
+    pub rejected: Option<String>,
+    /// Settings that have changed and hold from the next start on.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl ConfigStatus {
+    /// One that begins to answer now.
+    #[must_use]
+    pub fn now(version: Arc<str>) -> Self {
+        Self { version, since: SystemTime::now(), rejected: None, needs_restart: Vec::new() }
+    }
+}
 
 /// What the front ends need of a query engine; [`Engine`] is the one, tests bring their own.
 pub trait Door: Clone + Send + Sync + 'static {
@@ -54,6 +76,11 @@ pub trait Door: Clone + Send + Sync + 'static {
 
     /// Every dataset and view with its state.
     fn datasets(&self) -> Vec<DatasetStatus>;
+
+    /// The configuration that answers; a door without one has no name for it.
+    fn config(&self) -> ConfigStatus {
+        ConfigStatus::now("none".into())
+    }
 
     /// The columns of a dataset's primary key, by the parts of its name; none where none is declared.
     fn primary_key(&self, _path: &[String]) -> Vec<String> {

@@ -97,6 +97,13 @@ impl TlsFiles {
         Ok(Self { tls: ServerTls(Arc::new(ArcSwap::from_pointee(configs))), now, origin })
     }
 
+    /// The same files, spoken with from now on by who has `tls`.
+    #[must_use]
+    pub fn into_tls(self, tls: &ServerTls) -> Self {
+        tls.0.store(self.tls.0.load_full());
+        Self { tls: tls.clone(), ..self }
+    }
+
     /// What listeners speak TLS with; it follows the files while [`TlsFiles::follow`] runs.
     #[must_use]
     pub fn tls(&self) -> ServerTls {

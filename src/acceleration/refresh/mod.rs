@@ -91,7 +91,8 @@ impl Acceleration {
     ) -> Result<Self, Vec<Diagnostic>> {
         let folder = spicepod.source.path.parent().unwrap_or(Path::new(""));
         let data_dir = spicepod.runtime.data_dir.as_deref();
-        let (mut datasets, mut waiting, mut kept, mut problems) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut datasets, mut waiting, mut kept, mut problems) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for dataset in &spicepod.datasets {
             match Definition::try_new(dataset, folder, data_dir) {
                 Ok(None) => datasets.push((dataset.name.clone(), None)),
@@ -182,11 +183,11 @@ impl Acceleration {
         self.boards().any(|own| std::ptr::eq(own, board))
     }
 
-    /// Starts one keeper for each dataset that has none; at most `parallel` first loads run at a time.
-    pub fn start(&self, scope: &Scope, parallel: usize) {
+    /// Starts one keeper for each dataset of `which` that has none; at most `parallel` first loads run at a time.
+    pub fn start(&self, scope: &Scope, parallel: usize, which: impl Fn(&DatasetName) -> bool) {
         let loads = Arc::new(Semaphore::new(parallel.max(1)));
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for (definition, board) in waiting.drain(..) {
+        for (definition, board) in waiting.extract_if(.., |(definition, _)| which(&definition.name)) {
             let dataset = definition.name.to_string();
             // There from the start, so that its first increase is one.
             metrics::counter!("dataset_acceleration_refresh_errors", "dataset" => dataset).absolute(0);

@@ -91,7 +91,7 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let plan = Plan::load(&pod).await.map_err(|all| all.to_string())?;
     let listeners = Listeners::bind(free_addresses().await).await?;
     let name = plan.spicepod.name.clone();
-    let app = App::start(plan, listeners, telemetry::init_metrics()?);
+    let app = App::start(plan, listeners, telemetry::init_metrics()?, Some(pod.clone()));
     print_addresses(&name, &app.urls);
     wait_ready(&app).await?;
     ask::all(&app.addresses).await?;
@@ -178,7 +178,7 @@ async fn or_free(wanted: SocketAddr) -> SocketAddr {
 
 /// Waits for every dataset and says so, and what is held of the one that is kept here.
 async fn wait_ready(app: &App) -> Result<(), Failure> {
-    let datasets = states::wait_ready(&app.engine, &mut Screen::new(), READY_MAX).await?;
+    let datasets = states::wait_ready(&app.live.engine(), &mut Screen::new(), READY_MAX).await?;
     say!("  {} datasets and views ready", datasets.len());
     let kept = datasets.iter().find(|dataset| dataset.name.to_string() == KEPT);
     if let Some(kept) = kept.and_then(|dataset| dataset.acceleration.as_ref()) {
@@ -195,7 +195,7 @@ async fn outage(mut demo: Demo, scale: f64) -> Result<Demo, Failure> {
     demo.upstream.kill().await?;
     ask::without_upstream(&demo.app.addresses).await?;
     let (upstream, endpoint) = start_upstream(demo.dir.path(), scale, Some(&demo.endpoint)).await?;
-    states::wait_ready(&demo.app.engine, &mut Screen::new(), READY_MAX).await?;
+    states::wait_ready(&demo.app.live.engine(), &mut Screen::new(), READY_MAX).await?;
     say!("   The upstream is back, and orders with it.\n");
     ask::caught_up(&demo.app.addresses, held).await?;
     Ok(Demo { upstream, endpoint, ..demo })

@@ -30,6 +30,8 @@ pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Sen
 
 /// Names the query in an answer's metadata.
 const QUERY_ID: &str = "x-query-id";
+/// Names the configuration that answered.
+const CONFIG: &str = "x-sidewing-config";
 
 /// Answers Flight calls.
 pub(super) struct Service<D> {
@@ -107,7 +109,7 @@ impl<D: Door> Service<D> {
             Asked::Metadata { metadata, .. } => {
                 let batch = metadata.batch(&self.door).await?;
                 let (schema, batches) = (batch.schema(), stream::iter([Ok(batch)]).boxed());
-                Ok(Answer { id: QueryId::random(), schema, batches, cached: None })
+                Ok(Answer { id: QueryId::random(), schema, batches, cached: None, config: None })
             }
         }
     }
@@ -246,10 +248,13 @@ impl<D: Door> FlightService for Service<D> {
         let cache = wishes(request.metadata())?;
         let identity = access::of_call(&request)?;
         let answer = self.answer(request.get_ref(), &identity, cache).await?;
-        let (id, cached) = (answer.id.to_string(), answer.cached.clone());
+        let (id, cached, config) = (answer.id.to_string(), answer.cached.clone(), answer.config.clone());
         let mut response = Response::new(messages(answer).boxed());
         if let Ok(id) = MetadataValue::try_from(id) {
             response.metadata_mut().insert(QUERY_ID, id);
+        }
+        if let Some(config) = config.and_then(|config| MetadataValue::try_from(&*config).ok()) {
+            response.metadata_mut().insert(CONFIG, config);
         }
         if let Some(cached) = &cached {
             tell(response.metadata_mut(), cached);

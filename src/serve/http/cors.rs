@@ -8,8 +8,8 @@ use ::http::header::RETRY_AFTER;
 use ::http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
-use super::QUERY_ID;
 use super::outer::REQUEST_ID;
+use super::{CONFIG, QUERY_ID};
 use crate::config::Cors;
 use crate::serve::caching;
 
@@ -22,6 +22,7 @@ pub(super) fn layer(cors: &Cors) -> Option<CorsLayer> {
     let exposed = [
         REQUEST_ID,
         QUERY_ID,
+        CONFIG,
         RETRY_AFTER,
         HeaderName::from_static(caching::STATUS),
         HeaderName::from_static(caching::X_CACHE),

@@ -65,6 +65,9 @@ pub use about::{About, ListenerAbout, SpicepodAbout};
 /// Names the query in its answer.
 const QUERY_ID: HeaderName = HeaderName::from_static("x-query-id");
 
+/// Names the configuration that answered.
+const CONFIG: HeaderName = HeaderName::from_static("x-sidewing-config");
+
 /// Routes that need no key: probes have none.
 const OPEN_ROUTES: &[&str] = &["/health", "/healthz", "/v1/ready", "/readyz"];
 

@@ -20,7 +20,7 @@ use super::envelope::SqlAnswer;
 use super::error::Refusal;
 use super::outer::REQUEST_ID;
 use super::outgoing;
-use super::{QUERY_ID, caching};
+use super::{CONFIG, QUERY_ID, caching};
 use crate::query::{Protocol, QueryError, Request};
 use crate::serve::Door;
 use crate::serve::access::Identity;
@@ -81,12 +81,15 @@ pub(super) async fn answer<D: Door>(
         Request { cache, principal, protocol: Protocol::Http, ..asked::decode(&headers, &body.bytes)? };
     let answer = door.run(request).await?;
     drop(body);
-    let (id, cached) = (answer.id.to_string(), answer.cached.clone());
+    let (id, cached, config) = (answer.id.to_string(), answer.cached.clone(), answer.config.clone());
     let body = begun(outgoing::pieces(answer, format)?, headers.get(REQUEST_ID).cloned()).await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(QUERY_ID, id);
+    }
+    if let Some(config) = config.and_then(|config| HeaderValue::try_from(&*config).ok()) {
+        response.headers_mut().insert(CONFIG, config);
     }
     if let Some(cached) = &cached {
         caching::tell(response.headers_mut(), cached);

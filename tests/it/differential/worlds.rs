@@ -103,7 +103,7 @@ impl World {
         let plan = plan.map_err(|e| e.to_string()).unwrap();
         let scope = Scope::new();
         plan.federation.start(&scope, &scope, 4);
-        plan.acceleration.start(&scope, 4);
+        plan.acceleration.start(&scope, 4, |_| true);
         for _ in 0..1_000 {
             if plan.federation.status().iter().all(|status| matches!(status.state, State::Ready { .. })) {
                 break;
