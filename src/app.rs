@@ -23,7 +23,7 @@ use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
 use crate::task::Scope;
 use crate::telemetry::{self, Render};
-use crate::upstream::{Pool, PoolOptions, Target};
+use crate::upstream::{Limits, Pool, PoolOptions, Target};
 
 pub use agents::descriptions;
 pub use headless::Core;
@@ -156,7 +156,19 @@ fn pool_options(spicepod: &Spicepod, scope: Scope) -> Result<PoolOptions, Vec<Di
         Err(_) => None,
     };
     let default_max_message_size = spicepod.runtime.max_message_size.or(from_environment);
-    Ok(PoolOptions { default_max_message_size, scope })
+    Ok(PoolOptions { default_max_message_size, limits: limits(&spicepod.runtime), scope })
+}
+
+/// What every upstream is held to.
+fn limits(runtime: &Runtime) -> Limits {
+    let default = Limits::default();
+    Limits {
+        concurrent: runtime.upstream_max_concurrent.map_or(default.concurrent, NonZeroUsize::new),
+        establishment: runtime
+            .upstream_establishment_timeout
+            .map_or(default.establishment, |limit| limit.get()),
+        name_server: runtime.upstream_name_server,
+    }
 }
 
 /// A running sidecar.
@@ -176,7 +188,8 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
     pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, acceleration, resources, protection, connections, .. } = plan;
+        let Plan { spicepod, datasets, federation, acceleration, resources, protection, connections } = plan;
+        datasets.iter().for_each(|dataset| dataset.upstream.announce());
         let (scope, keepers) = (Scope::new(), Scope::new());
         let engine = engine(&spicepod.runtime, &federation, &acceleration, &keepers);
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);

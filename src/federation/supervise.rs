@@ -190,12 +190,24 @@ impl Keeper {
         let entry = &self.federation.inner.entries[at];
         let was = entry.state.load();
         let (same, since) = match was.as_ref() {
-            State::Error { reason: old, since, .. } => (old.to_string() == reason.to_string(), *since),
+            State::Error { reason: old, since, .. } => (old.is_same(&reason), *since),
             _ => (false, SystemTime::now()),
         };
         let schema = was.schema().cloned();
         entry.state.store(Arc::new(State::Error { reason, schema, since }));
         !same
+    }
+}
+
+impl Reason {
+    /// Whether it says nothing new. An open circuit says for how long, which is no news.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Upstream(old), Self::Upstream(new)) if new.kind == ErrorKind::CircuitOpen => {
+                old.kind == new.kind
+            }
+            _ => self.to_string() == other.to_string(),
+        }
     }
 }
 
