@@ -154,7 +154,7 @@ impl Circuit {
     fn refusal(&self, inner: &Inner, refused: Refused) -> UpstreamError {
         let now = Instant::now();
         let seconds = now.saturating_duration_since(refused.since).as_secs();
-        let mut message = format!("nothing is sent there for {seconds} s");
+        let mut message = format!("nothing was sent there for {seconds} s");
         if let Some(Opening { at, cause }) = inner.opened {
             let at = DateTime::<Utc>::from(at).format("%Y-%m-%d %H:%M:%S");
             message = format!("{message}, since {at} UTC, because {}", words(cause));
@@ -228,7 +228,7 @@ mod tests {
         let Err(error) = circuit.admit() else { panic!("a call went") };
         assert_eq!(error.kind, ErrorKind::CircuitOpen);
         let digits = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "0");
-        insta::assert_snapshot!(digits(&error.to_string()), @"");
+        insta::assert_snapshot!(digits(&error.to_string()), @"upstream https://core:00000: UpstreamCircuitOpen: nothing was sent there for 0 s, since 0000-00-00 00:00:00 UTC, because 0 failures came in a row; the last: nobody there; the next call may try in 0.0 s (check that the upstream runs)");
         let shown = circuit.shown();
         assert_eq!((shown.state, shown.last_error.as_deref()), (CircuitState::Open, Some("nobody there")));
         assert!(shown.since.is_some());

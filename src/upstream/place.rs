@@ -42,7 +42,9 @@ struct Path<'a> {
 pub(super) fn find(rules: &mut Rules<'_>) -> Option<Place> {
     let dataset = rules.dataset;
     let path = split(&dataset.from.path, dataset.from.connector);
-    let table = table(rules, path.table);
+    // A list that stands here by mistake was split in its middle.
+    let is_list = path.endpoint.is_some_and(|endpoint| endpoint.contains(','));
+    let table = table(rules, path.table.filter(|_| !is_list));
     let endpoint = match dataset.from.connector {
         Connector::SpiceAi => spice_endpoint(rules, path.endpoint),
         Connector::FlightSql => flightsql_endpoint(rules, path.endpoint).map(|endpoint| (endpoint, false)),

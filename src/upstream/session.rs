@@ -103,8 +103,10 @@ impl Session {
         match tokio::time::timeout(patience, call).await {
             Ok(answer) => Ok(answer.map_err(|status| self.error(method, &status, false))?.into_inner()),
             Err(_) => {
+                // Perhaps it is the connection: the next call gets another one.
+                self.seat.node.link.clear();
                 let message = format!("{method} had no answer for {} s", patience.as_secs_f64());
-                let help = "its connection lives, so the upstream hangs or is overloaded; for one that is slow by \
+                let help = "the upstream hangs, is overloaded or cannot be reached any more; for one that is slow by \
                             nature raise runtime.params.upstream_establishment_timeout";
                 Err(self.protocol(ErrorKind::Unavailable, message).with_help(help))
             }
