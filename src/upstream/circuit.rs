@@ -58,7 +58,9 @@ impl Circuit {
         let mut inner = self.lock();
         match inner.breaker.admit(Instant::now()) {
             Ok(ticket) => {
-                self.show(inner.breaker.state());
+                if inner.breaker.state() == CircuitState::HalfOpen {
+                    self.show(CircuitState::HalfOpen);
+                }
                 Ok(Pass { circuit: Arc::clone(self), ticket: Some(ticket) })
             }
             Err(refused) => Err(self.refusal(&inner, refused)),
@@ -139,7 +141,7 @@ impl Circuit {
         let endpoint = &self.endpoint;
         let error = inner.last.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
         match change {
-            Change::Nothing => {}
+            Change::Nothing => return,
             Change::Opened(cause) => {
                 tracing::warn!(endpoint, error, cause = words(cause), "upstream circuit opened");
                 metrics::counter!("upstream_circuit_opened", "endpoint" => endpoint.clone()).increment(1);

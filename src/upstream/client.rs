@@ -123,6 +123,10 @@ impl Upstream {
         for channel in &self.channels {
             match verify_at(channel, &mut seen).await {
                 Ok(()) => {
+                    if let Some(error) = failed {
+                        let endpoint = channel.endpoint().to_string();
+                        tracing::warn!(%error, instead = endpoint, "endpoint away, another one answers");
+                    }
                     // Whoever was away answers again.
                     channel.health.circuit.invite();
                     return Ok(());
@@ -232,14 +236,16 @@ impl Upstream {
         loop {
             let error = match self.attempt(step, &run).await {
                 Ok(value) => return Ok(value),
-                // What opened the circuit says more than that it is open.
-                Err(error) if error.kind == ErrorKind::CircuitOpen => before.take().unwrap_or(error),
                 Err(error) => error,
             };
-            let is_stopped = error.kind == ErrorKind::CircuitOpen;
             let jitter = rand::random::<f64>();
             let wait = self.with_budget(|budget| attempts.next(&error, budget, Instant::now(), jitter));
-            let Some(wait) = wait.filter(|_| !is_stopped) else {
+            let Some(wait) = wait else {
+                let error = match error.kind {
+                    // What opened the circuit says more than that it is open.
+                    ErrorKind::CircuitOpen => before.unwrap_or(error),
+                    _ => error,
+                };
                 self.count_error(method, &error);
                 return Err(error);
             };

@@ -91,6 +91,9 @@ impl Roster {
 
     /// Connects in the background, where nobody is connected or connecting: for who would not wait for it.
     pub fn reconnect(self: &Arc<Self>) {
+        if !self.connecting.is_empty() {
+            return;
+        }
         let roster = Arc::clone(self);
         self.dialer.scope.spawn("upstream-reconnect", async move {
             // Failures are counted where they happen.
