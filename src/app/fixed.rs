@@ -11,7 +11,7 @@ pub(super) fn changed(former: &Spicepod, now: &Spicepod) -> Vec<&'static str> {
 }
 
 /// By what their values look like; none of them holds a secret.
-fn fixed(runtime: &Runtime) -> [(&'static str, String); 11] {
+fn fixed(runtime: &Runtime) -> [(&'static str, String); 12] {
     fn shown(value: &dyn Debug) -> String {
         format!("{value:?}")
     }
@@ -27,6 +27,14 @@ fn fixed(runtime: &Runtime) -> [(&'static str, String); 11] {
         ("runtime.mcp", shown(&runtime.mcp)),
         ("runtime.query.memory_limit", shown(&runtime.memory.limit)),
         ("runtime.query.temp_directory", shown(&(temporary, runtime.memory.spill_compression))),
+        (
+            "runtime.params.upstream_*",
+            shown(&(
+                runtime.upstream_max_concurrent,
+                runtime.upstream_establishment_timeout,
+                runtime.upstream_name_server,
+            )),
+        ),
         ("runtime.shutdown_timeout", shown(&runtime.shutdown_timeout)),
     ]
 }

@@ -1,16 +1,17 @@
 //! A spicepod enters, and leaves with everything built that can be known without asking an upstream: secrets, connections,
 //! views, the catalog. Nothing runs yet.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::acceleration::Acceleration;
-use crate::config::{self, ByteSize, Dataset, Diagnostic, Diagnostics, Spicepod};
+use crate::config::{self, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
 use crate::secrets::Secrets;
 use crate::task::Scope;
-use crate::upstream::{Pool, PoolOptions, Target};
+use crate::upstream::{Limits, Pool, PoolOptions, Target};
 
 use super::protection::Protection;
 
@@ -54,7 +55,8 @@ pub(super) struct Basis {
 impl Plan {
     /// What is begun, what guards it, and what stays.
     pub(super) fn parts(self) -> (Built, Guarding, Basis) {
-        let Self { spicepod, federation, acceleration, secrets, protection, basis, .. } = self;
+        let Self { spicepod, datasets, federation, acceleration, secrets, protection, basis } = self;
+        datasets.iter().for_each(|dataset| dataset.upstream.announce());
         let built = Built { spicepod, federation, acceleration };
         (built, Guarding { secrets, protection }, basis)
     }
@@ -219,5 +221,17 @@ fn pool_options(spicepod: &Spicepod, scope: Scope) -> Result<PoolOptions, Vec<Di
         Err(_) => None,
     };
     let default_max_message_size = spicepod.runtime.max_message_size.or(from_environment);
-    Ok(PoolOptions { default_max_message_size, scope })
+    Ok(PoolOptions { default_max_message_size, limits: limits(&spicepod.runtime), scope })
+}
+
+/// What every upstream is held to.
+fn limits(runtime: &Runtime) -> Limits {
+    let default = Limits::default();
+    Limits {
+        concurrent: runtime.upstream_max_concurrent.map_or(default.concurrent, NonZeroUsize::new),
+        establishment: runtime
+            .upstream_establishment_timeout
+            .map_or(default.establishment, |limit| limit.get()),
+        name_server: runtime.upstream_name_server,
+    }
 }

@@ -199,6 +199,10 @@ fn runtime(node: Option<&Node>) -> Runtime {
         query_queue_max: parsed(section("params"), "query_queue_max"),
         query_queue_timeout: parsed(section("params"), "query_queue_timeout"),
         query_client_timeout: parsed(section("params"), "query_client_timeout"),
+        upstream_max_concurrent: parsed(section("params"), "upstream_max_concurrent_requests"),
+        upstream_establishment_timeout: parsed(section("params"), "upstream_establishment_timeout"),
+        upstream_name_server: section("params")
+            .and_then(|params| parse_bind_address(params.get("upstream_name_server")?.text()?).ok()),
         push_down: section("params").and_then(|params| params.get("push_down")?.as_on_off()),
         data_dir: section("params").and_then(|params| text(params, "data_dir")).map(PathBuf::from),
         dataset_load_parallelism: parsed(node, "dataset_load_parallelism"),

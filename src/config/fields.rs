@@ -172,6 +172,24 @@ static RUNTIME_PARAMS: &[Field] = &[
         "How long a client may take nothing of an answer before its query is ended; default `5m`.",
     ),
     Field::built(
+        "upstream_max_concurrent_requests",
+        Int(0),
+        "How many calls to one endpoint may be under way whose answer has not begun; default 256, 0 is no bound. \
+         Others wait.",
+    ),
+    Field::built(
+        "upstream_establishment_timeout",
+        Duration(Zero::Refused),
+        "How long an upstream may take to answer a call that runs nothing: Handshake, GetSchema and GetFlightInfo; \
+         default `30s`.",
+    ),
+    Field::built(
+        "upstream_name_server",
+        Bind,
+        "Address and port of the name server to ask for upstreams, such as `127.0.0.1:8600`; by default those of the \
+         system.",
+    ),
+    Field::built(
         "data_dir",
         Text,
         "Where accelerated datasets with `mode: file` have their folders, relative to the spicepod; default \

@@ -88,7 +88,10 @@ static SPICEAI: &[ParamSpec] = &[
     ParamSpec::secret("api_key", &["token"], "API key of the upstream; Cloud needs one."),
     ParamSpec::secret("token", &["api_key"], "Legacy name of the API key."),
     ParamSpec::text("region", "Cloud region, e.g. `us-east-1`."),
-    ParamSpec::text("endpoint", "Flight endpoint: `https://`, `grpc+tls://` or `http://`, host and port."),
+    ParamSpec::text(
+        "endpoint",
+        "Flight endpoint: `https://`, `grpc+tls://` or `http://`, host and port; several with the same data, with commas between them, are asked in their order.",
+    ),
     ParamSpec::text("flight_endpoint", "Legacy name of the endpoint."),
     CA_FILE,
     CERTIFICATE_FILE,
@@ -109,7 +112,7 @@ static SPICEAI: &[ParamSpec] = &[
 static FLIGHTSQL: &[ParamSpec] = &[
     ParamSpec::text(
         "endpoint",
-        "Flight SQL endpoint: `https://`, `grpc+tls://` or `http://`, host and port.",
+        "Flight SQL endpoint: `https://`, `grpc+tls://` or `http://`, host and port; several with the same data, with commas between them, are asked in their order.",
     ),
     ParamSpec {
         name: "username",

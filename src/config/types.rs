@@ -71,6 +71,12 @@ pub struct Runtime {
     pub query_queue_timeout: Option<Duration>,
     /// `runtime.params.query_client_timeout`: how long a client may take nothing of an answer.
     pub query_client_timeout: Option<Duration>,
+    /// `runtime.params.upstream_max_concurrent_requests`: calls to one endpoint; zero is no bound.
+    pub upstream_max_concurrent: Option<usize>,
+    /// `runtime.params.upstream_establishment_timeout`: how long a call that runs nothing may be without an answer.
+    pub upstream_establishment_timeout: Option<Duration>,
+    /// `runtime.params.upstream_name_server`: asked instead of those of the system.
+    pub upstream_name_server: Option<SocketAddr>,
     /// `runtime.params.push_down`.
     pub push_down: Option<bool>,
     /// `runtime.params.data_dir`: where datasets in files have their folders, relative to the spicepod's folder.

@@ -33,7 +33,7 @@ use datafusion::prelude::SessionContext;
 use crate::config::{self, Diagnostic};
 use crate::name::DatasetName;
 use crate::task::Scope;
-use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
+use crate::upstream::{RemoteTableName, Upstream, UpstreamError, UpstreamHealth};
 
 use registry::{Changes, Entry, Names};
 
@@ -221,6 +221,14 @@ impl Federation {
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
         self.inner.entries.iter().map(Status::of).collect()
+    }
+
+    /// How each upstream is, in the order of its first dataset. Asks nobody.
+    #[must_use]
+    pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
+        let entries = &self.inner.entries;
+        let upstreams = self.inner.groups.iter().filter_map(|group| group.upstream(entries));
+        upstreams.map(|upstream| upstream.health()).collect()
     }
 
     /// The entry that SQL calls by these normalised parts.

@@ -36,6 +36,16 @@ pub(super) struct Group {
     alarm: Notify,
 }
 
+impl Group {
+    /// What its members share.
+    pub fn upstream(&self, entries: &[Entry]) -> Option<Arc<Upstream>> {
+        match &entries.get(*self.members.first()?)?.kind {
+            Kind::Dataset { upstream, .. } => Some(Arc::clone(upstream)),
+            Kind::View(_) => None,
+        }
+    }
+}
+
 /// Puts the datasets of equal upstreams together.
 pub(super) fn group(entries: &[Entry]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
@@ -65,7 +75,12 @@ pub(super) fn start(federation: &Federation, scope: &Scope, parallel: usize) {
 pub(super) fn report(federation: &Federation, upstream: &Upstream, error: &UpstreamError) {
     let away = matches!(
         error.kind,
-        ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Tls | ErrorKind::Auth | ErrorKind::Unavailable
+        ErrorKind::Dns
+            | ErrorKind::Connect
+            | ErrorKind::Tls
+            | ErrorKind::Auth
+            | ErrorKind::Unavailable
+            | ErrorKind::CircuitOpen
     );
     let changed = matches!(error.kind, ErrorKind::Protocol | ErrorKind::NotFound);
     if (away || changed)
@@ -126,11 +141,7 @@ impl Keeper {
     }
 
     fn member_upstream(&self) -> Option<Arc<Upstream>> {
-        let first = self.group().members.first()?;
-        match &self.federation.inner.entries[*first].kind {
-            Kind::Dataset { upstream, .. } => Some(Arc::clone(upstream)),
-            Kind::View(_) => None,
-        }
+        self.group().upstream(&self.federation.inner.entries)
     }
 
     /// Asks for the schema of one dataset and puts its table into the catalog.
@@ -159,12 +170,24 @@ impl Keeper {
         let entry = &self.federation.inner.entries[at];
         let was = entry.state.load();
         let (same, since) = match was.as_ref() {
-            State::Error { reason: old, since, .. } => (old.to_string() == reason.to_string(), *since),
+            State::Error { reason: old, since, .. } => (old.is_same(&reason), *since),
             _ => (false, SystemTime::now()),
         };
         let schema = was.schema().cloned();
         entry.state.store(Arc::new(State::Error { reason, schema, since }));
         !same
+    }
+}
+
+impl Reason {
+    /// Whether it says nothing new. An open circuit says for how long, which is no news.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Upstream(old), Self::Upstream(new)) if new.kind == ErrorKind::CircuitOpen => {
+                old.kind == new.kind
+            }
+            _ => self.to_string() == other.to_string(),
+        }
     }
 }
 

@@ -80,7 +80,11 @@ fn of_upstream(kind: &ErrorKind) -> Verdict {
     match kind {
         ErrorKind::Dns => verdict(AWAY, Code::Unavailable, "UpstreamDns"),
         ErrorKind::Connect => verdict(AWAY, Code::Unavailable, "UpstreamConnect"),
-        ErrorKind::Unavailable => verdict(AWAY, Code::Unavailable, "UpstreamUnavailable"),
+        ErrorKind::Unavailable | ErrorKind::Passing => {
+            verdict(AWAY, Code::Unavailable, "UpstreamUnavailable")
+        }
+        ErrorKind::CircuitOpen => verdict(AWAY, Code::Unavailable, "UpstreamCircuitOpen"),
+        ErrorKind::Busy => verdict(AWAY, Code::ResourceExhausted, "UpstreamBusy"),
         ErrorKind::ResourceExhausted => verdict(AWAY, Code::ResourceExhausted, "UpstreamResourceExhausted"),
         ErrorKind::Cancelled => verdict(AWAY, Code::Cancelled, "UpstreamCancelled"),
         ErrorKind::Timeout => verdict(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "UpstreamTimeout"),

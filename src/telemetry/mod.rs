@@ -101,11 +101,7 @@ fn describe() {
         "The same rows, as they were in memory."
     );
     describe_results_cache();
-    metrics::describe_counter!(
-        "upstream_received_bytes",
-        metrics::Unit::Bytes,
-        "Flight data that arrived from an upstream, decompressed; without framing, schemas of plans and errors."
-    );
+    describe_upstream();
     metrics::describe_gauge!("sidewing_build_info", "Always 1; the label tells the version.");
     metrics::gauge!("sidewing_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     for name in ["query_executions", "query_failures", "query_forwarded"] {
@@ -125,6 +121,41 @@ fn describe_secret_stores() {
         "secrets_store_load_duration_ms",
         metrics::Unit::Milliseconds,
         "How long the last reading of a secret store took."
+    );
+}
+
+/// Flight client metrics, each for every endpoint.
+fn describe_upstream() {
+    for (counter, meaning) in [
+        ("requests", "Calls to an upstream, without retries."),
+        ("errors", "Calls that failed for good, by code."),
+        ("retries", "Further attempts at calls that failed."),
+        ("reconnects", "Connections to an address after the first."),
+        ("handshakes", "Credentials that were exchanged for a token."),
+        (
+            "circuit_opened",
+            "Times that the circuit opened: failures came in a row, or half of the calls failed.",
+        ),
+    ] {
+        metrics::describe_counter!(format!("upstream_{counter}"), meaning);
+    }
+    metrics::describe_counter!(
+        "upstream_received_bytes",
+        metrics::Unit::Bytes,
+        "Flight data that arrived from an upstream, decompressed; without framing, schemas of plans and errors."
+    );
+    metrics::describe_gauge!("upstream_in_flight", "Calls to an upstream under way, and open streams.");
+    metrics::describe_gauge!("upstream_circuit_state", "0 closed, 1 half-open: a call finds out, 2 open.");
+    metrics::describe_gauge!("upstream_addresses", "Addresses behind the upstream's name.");
+    metrics::describe_histogram!(
+        "upstream_connect_duration_ms",
+        metrics::Unit::Milliseconds,
+        "TCP, TLS and HTTP/2, of connections that were made."
+    );
+    metrics::describe_histogram!(
+        "upstream_handshake_duration_ms",
+        metrics::Unit::Milliseconds,
+        "Handshakes that succeeded."
     );
 }
 

@@ -17,8 +17,6 @@ use crate::secrets::Secret;
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::target::{Credentials, Flavor};
 
-/// A Handshake is no query: an upstream that is silent for so long does not do it.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Handshake answers beyond these are not read.
 const HANDSHAKE_MESSAGES_MAX: usize = 16;
 const AUTHORIZATION: &str = "authorization";
@@ -45,11 +43,13 @@ impl From<Status> for Refusal {
     }
 }
 
-/// Exchanges credentials for a token.
+/// Exchanges credentials for a token. A Handshake is no query: an upstream that is silent for as long as `patience`
+/// lets it does not do it.
 pub(super) async fn handshake<W>(
     client: FlightServiceClient<W>,
     credentials: &Credentials,
     flavor: Flavor,
+    patience: Duration,
 ) -> Result<Greeting, Refusal>
 where
     W: tonic::client::GrpcService<tonic::body::Body> + Send,
@@ -62,10 +62,10 @@ where
         return Ok(Greeting { token: None, detail: "anonymous" });
     };
     let basic = value("Basic", &basic_text(username, password))?;
-    let exchange = tokio::time::timeout(HANDSHAKE_TIMEOUT, exchange(client, basic.clone()));
+    let exchange = tokio::time::timeout(patience, exchange(client, basic.clone()));
     let answer = exchange.await.map_err(|_| {
-        let seconds = HANDSHAKE_TIMEOUT.as_secs();
-        Refusal::Error(ErrorKind::Timeout, format!("the Handshake had no answer for {seconds} s"))
+        let seconds = patience.as_secs_f64();
+        Refusal::Error(ErrorKind::Unavailable, format!("the Handshake had no answer for {seconds} s"))
     })?;
     match answer {
         Ok(Some(token)) => Ok(Greeting { token: Some(value("Bearer", &token)?), detail: "token received" }),

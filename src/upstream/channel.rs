@@ -1,12 +1,12 @@
-//! One upstream's shared connection: calls enter, HTTP/2 exchanges leave; it connects when first needed and
-//! again, with fresh DNS, whenever the connection has ended.
+//! One endpoint: calls enter, HTTP/2 exchanges leave, by whichever of its connections.
 //!
-//! Holds the bearer token and the retry budget beside the connection, because both belong to the same
-//! upstream.
+//! Holds what belongs to the endpoint beside them: its health, the retry budget, and how many calls may be under way.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use http::header::USER_AGENT;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response};
 use rustls::ClientConfig;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tonic::body::Body;
 
@@ -24,33 +25,58 @@ use crate::task::Scope;
 
 use super::auth::{self, Greeting, Token};
 use super::error::{ErrorKind, Step, UpstreamError};
+use super::health::Health;
 use super::identity::UpstreamId;
 use super::link::{self, Dialer, Link};
+use super::node::{Node, Seat};
 use super::retry::Budget;
-use super::single_flight::{Held, SingleFlight};
+use super::roster::{HANDOVERS_MAX, Roster};
+use super::single_flight::Held;
 use super::status::{Doing, Origin};
 use super::target::Credentials;
 
-/// How often one call is handed to a new connection because the one at hand had just ended unused.
-const HANDOVERS_MAX: usize = 3;
 /// Channels to other locations that one upstream may name.
 const LOCATIONS_MAX: usize = 64;
 /// How long a location that did not answer is left alone.
 const LOCATION_AVOIDED: Duration = Duration::from_secs(30);
+/// How long a call waits for others to end, where nothing ends it before.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 const AGENT: &str = concat!("sidewing/", env!("CARGO_PKG_VERSION"));
 /// A Handshake answer is small.
 const HANDSHAKE_LIMIT: u64 = 4 << 20;
+/// What the metrics are told of from the start.
+const METHODS: [&str; 4] = ["GetFlightInfo", "GetSchema", "DoGet", "DoExchange"];
+
+/// What every endpoint of a process is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `runtime.params.upstream_max_concurrent_requests`; `None` is no bound.
+    pub concurrent: Option<NonZeroUsize>,
+    /// `runtime.params.upstream_establishment_timeout`: how long a call that runs nothing may be without an answer.
+    pub establishment: Duration,
+    /// `runtime.params.upstream_name_server`: asked instead of those of the system.
+    pub name_server: Option<SocketAddr>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const CONCURRENT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+        Self { concurrent: Some(CONCURRENT), establishment: Duration::from_secs(30), name_server: None }
+    }
+}
 
 pub(super) struct Channel {
     pub id: UpstreamId,
+    pub limits: Limits,
+    pub health: Arc<Health>,
     dialer: Arc<Dialer>,
+    roster: Arc<Roster>,
     tls: Option<Arc<ClientConfig>>,
-    link: SingleFlight<Link>,
-    greeting: SingleFlight<Greeting>,
+    /// Fair: who comes first goes first.
+    turns: Option<Semaphore>,
     budget: Mutex<Budget>,
     /// Where this upstream has said that data lies, besides itself.
     locations: Mutex<BTreeMap<EndpointUrl, Location>>,
-    was_dialed: Arc<AtomicBool>,
 }
 
 /// Another place with data of the same upstream.
@@ -60,31 +86,51 @@ struct Location {
     avoided_until: Option<Instant>,
 }
 
+/// The right to have a call under way whose answer has not begun.
+pub(super) struct Turn<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
 impl Channel {
     /// A channel that is not connected yet.
-    pub fn new(id: UpstreamId, tls: Option<Arc<ClientConfig>>, scope: Scope) -> Self {
-        let dialer = Dialer {
+    pub fn new(id: UpstreamId, tls: Option<Arc<ClientConfig>>, limits: Limits, scope: Scope) -> Self {
+        let health = Arc::new(Health::new(id.endpoint.to_string()));
+        Self::with_health(id, tls, limits, scope, health)
+    }
+
+    fn with_health(
+        id: UpstreamId,
+        tls: Option<Arc<ClientConfig>>,
+        limits: Limits,
+        scope: Scope,
+        health: Arc<Health>,
+    ) -> Self {
+        let dialer = Arc::new(Dialer {
             endpoint: id.endpoint.clone(),
+            name_server: limits.name_server,
             tls: tls.clone(),
             prefix: id.flavor.prefix(),
-            scope: scope.clone(),
+            scope,
             is_calm: Arc::default(),
-        };
+            health: Arc::clone(&health),
+        });
         Self {
             id,
-            dialer: Arc::new(dialer),
+            limits,
+            roster: Arc::new(Roster::new(Arc::clone(&dialer), Arc::clone(&health))),
+            health,
+            dialer,
             tls,
-            link: SingleFlight::new("upstream-connect", scope.clone()),
-            greeting: SingleFlight::new("upstream-handshake", scope),
+            turns: limits.concurrent.map(|max| Semaphore::new(max.get().min(Semaphore::MAX_PERMITS))),
             budget: Mutex::new(Budget::new(Instant::now())),
             locations: Mutex::default(),
-            was_dialed: Arc::default(),
         }
     }
 
-    /// A channel of its own to the same upstream.
+    /// A channel of its own to the same upstream: other connections, the same health.
     pub fn apart(&self) -> Self {
-        Self::new(self.id.clone(), self.tls.clone(), self.dialer.scope.clone())
+        let (scope, health) = (self.dialer.scope.clone(), Arc::clone(&self.health));
+        Self::with_health(self.id.clone(), self.tls.clone(), self.limits, scope, health)
     }
 
     /// The channel to another place that holds this upstream's data; `None` where credentials must not go:
@@ -102,7 +148,7 @@ impl Channel {
             return None;
         }
         let id = UpstreamId { endpoint: endpoint.clone(), ..self.id.clone() };
-        let channel = Arc::new(Self::new(id, self.tls.clone(), self.dialer.scope.clone()));
+        let channel = Arc::new(Self::new(id, self.tls.clone(), self.limits, self.dialer.scope.clone()));
         let location = Location { channel: Arc::clone(&channel), avoided_until: None };
         locations.insert(endpoint, location);
         Some(channel)
@@ -124,44 +170,105 @@ impl Channel {
         use_it(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What the metrics show of it from the start.
+    pub fn announce(&self) {
+        let endpoint = self.endpoint().to_string();
+        self.health.circuit.announce();
+        for name in ["upstream_reconnects", "upstream_handshakes", "upstream_received_bytes"] {
+            metrics::counter!(name, "endpoint" => endpoint.clone()).absolute(0);
+        }
+        for name in ["upstream_in_flight", "upstream_addresses"] {
+            metrics::gauge!(name, "endpoint" => endpoint.clone()).set(0.0);
+        }
+        for method in METHODS {
+            for name in ["upstream_requests", "upstream_retries"] {
+                metrics::counter!(name, "endpoint" => endpoint.clone(), "method" => method).absolute(0);
+            }
+            for kind in [ErrorKind::Connect, ErrorKind::Unavailable, ErrorKind::CircuitOpen] {
+                self.errors(method, &kind).absolute(0);
+            }
+        }
+    }
+
+    /// The counter of calls that failed so.
+    pub fn errors(&self, method: &'static str, kind: &ErrorKind) -> metrics::Counter {
+        let endpoint = self.endpoint().to_string();
+        metrics::counter!(
+            "upstream_errors", "endpoint" => endpoint, "method" => method, "code" => kind.code()
+        )
+    }
+
+    /// Waits until fewer calls than may be are under way. A stream whose first batch has come is none of them: a join
+    /// reads one while it waits for another, and both together must not wait for each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] after too long a wait.
+    pub async fn turn(&self) -> Result<Turn<'_>, UpstreamError> {
+        let Some(turns) = &self.turns else { return Ok(Turn { _permit: None }) };
+        match tokio::time::timeout(TURN_WAIT_MAX, turns.acquire()).await {
+            Ok(permit) => Ok(Turn { _permit: permit.ok() }),
+            Err(_) => {
+                let max = self.limits.concurrent.map_or(0, NonZeroUsize::get);
+                let seconds = TURN_WAIT_MAX.as_secs();
+                let message =
+                    format!("UpstreamBusy: {max} calls are under way there, and for {seconds} s none ended");
+                let help =
+                    "raise runtime.params.upstream_max_concurrent_requests if the upstream can take more";
+                Err(UpstreamError::new(ErrorKind::Busy, Step::Query, self.endpoint(), message)
+                    .with_help(help))
+            }
+        }
+    }
+
     /// Connects now, telling each step; the connection is then used by this channel.
     pub async fn connect(&self, seen: &mut (dyn FnMut(Step, String) + Send)) -> Result<(), UpstreamError> {
-        let link = self.dialer.dial(seen).await?;
-        self.link.preset(link);
-        Ok(())
+        self.roster.connect(seen).await
     }
 
-    /// The token, by a Handshake when there is none yet.
-    pub async fn greeting(self: &Arc<Self>) -> Result<Held<Greeting>, UpstreamError> {
-        let channel = Arc::clone(self);
-        let shake = || async move { channel.shake().await };
-        self.greeting.get(shake).await.unwrap_or_else(|| Err(self.going_down()))
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
-    async fn shake(self: Arc<Self>) -> Result<Greeting, UpstreamError> {
-        let credentials = &self.id.credentials;
-        if let Credentials::Basic { .. } = credentials {
-            metrics::counter!("upstream_handshakes", "endpoint" => self.endpoint().to_string()).increment(1);
+    /// A place for one call.
+    pub async fn seat(&self) -> Result<Seat, UpstreamError> {
+        self.roster.seat().await
+    }
+
+    /// The token of a node, by a Handshake when there is none yet.
+    pub async fn greeting(self: &Arc<Self>, node: &Arc<Node>) -> Result<Held<Greeting>, UpstreamError> {
+        let (channel, there) = (Arc::clone(self), Arc::clone(node));
+        let shake = || async move { channel.shake(there).await };
+        node.greeting.get(shake).await.unwrap_or_else(|| Err(self.roster.going_down()))
+    }
+
+    async fn shake(self: Arc<Self>, node: Arc<Node>) -> Result<Greeting, UpstreamError> {
+        let (credentials, begun) = (&self.id.credentials, Instant::now());
+        let endpoint = self.endpoint().to_string();
+        let is_asked = matches!(credentials, Credentials::Basic { .. });
+        if is_asked {
+            metrics::counter!("upstream_handshakes", "endpoint" => endpoint.clone()).increment(1);
         }
-        let client = FlightServiceClient::new(Wire(Arc::clone(&self)));
+        let client = FlightServiceClient::new(Wire { channel: Arc::clone(&self), node });
         let doing =
             Doing { step: Step::Handshake, method: "Handshake", limit: HANDSHAKE_LIMIT, is_streaming: false };
-        auth::handshake(client, credentials, self.id.flavor).await.map_err(|refusal| {
+        let patience = self.limits.establishment;
+        let greeting = auth::handshake(client, credentials, self.id.flavor, patience).await;
+        let greeting = greeting.map_err(|refusal| {
             refusal.into_error(self.endpoint(), |status| {
                 self.translate(None, |origin| origin.error(status, doing))
             })
-        })
+        })?;
+        if is_asked {
+            metrics::histogram!("upstream_handshake_duration_ms", "endpoint" => endpoint)
+                .record(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(greeting)
     }
 
-    /// The next call makes a new Handshake.
-    pub fn forget_token(&self, generation: u64) {
-        self.greeting.invalidate(generation);
-    }
-
-    /// Ends the use of a connection whose server complained about pings: the next one sends hardly any.
+    /// Ends the use of connections whose server complained about pings: the next ones send hardly any.
     pub fn calm_down(&self) {
         self.dialer.is_calm.store(true, Ordering::Relaxed);
-        self.link.clear();
+        self.roster.clear();
     }
 
     /// Translates a status with every secret of this upstream at hand, to be taken out.
@@ -175,40 +282,22 @@ impl Channel {
         })
     }
 
-    fn going_down(&self) -> UpstreamError {
-        UpstreamError::new(ErrorKind::Cancelled, Step::Query, self.endpoint(), "sidewing is shutting down")
-    }
-
-    async fn live_link(&self) -> Result<Held<Link>, UpstreamError> {
-        loop {
-            let (dialer, was_dialed) = (Arc::clone(&self.dialer), Arc::clone(&self.was_dialed));
-            let dial = || async move {
-                if was_dialed.swap(true, Ordering::Relaxed) {
-                    let endpoint = dialer.endpoint.to_string();
-                    metrics::counter!("upstream_reconnects", "endpoint" => endpoint).increment(1);
-                }
-                dialer.dial(&mut |_, _| {}).await
-            };
-            let held = self.link.get(dial).await.unwrap_or_else(|| Err(self.going_down()))?;
-            if !held.value.requests.is_closed() {
-                return Ok(held);
-            }
-            self.link.invalidate(held.generation);
-        }
-    }
-
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+    async fn send(
+        &self,
+        node: &Arc<Node>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
         self.address(&mut request)?;
         let mut last = None;
         for _ in 0..HANDOVERS_MAX {
-            let Held { generation, value: mut link } = self.live_link().await?;
+            let Held { generation, value: mut link } = self.roster.link(node).await?;
             match link.requests.try_send_request(request).await {
                 Ok(response) => return self.answer(response),
                 Err(mut failed) => {
                     let unsent = failed.take_message();
                     let error = self.explain(&link, failed.error());
                     if link.requests.is_closed() {
-                        self.link.invalidate(generation);
+                        node.link.invalidate(generation);
                     }
                     match unsent {
                         Some(unsent) if error.is_retryable() => request = unsent,
@@ -218,7 +307,7 @@ impl Channel {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| self.going_down()))
+        Err(last.unwrap_or_else(|| self.roster.going_down()))
     }
 
     fn explain(&self, link: &Link, error: &hyper::Error) -> UpstreamError {
@@ -251,9 +340,12 @@ impl Channel {
     }
 }
 
-/// A channel as the service that tonic's generated client calls.
+/// A node of a channel as the service that tonic's generated client calls.
 #[derive(Clone)]
-pub(super) struct Wire(pub Arc<Channel>);
+pub(super) struct Wire {
+    pub channel: Arc<Channel>,
+    pub node: Arc<Node>,
+}
 
 impl tower::Service<Request<Body>> for Wire {
     type Response = Response<Body>;
@@ -265,7 +357,7 @@ impl tower::Service<Request<Body>> for Wire {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let channel = Arc::clone(&self.0);
-        Box::pin(async move { channel.send(request).await })
+        let Self { channel, node } = self.clone();
+        Box::pin(async move { channel.send(&node, request).await })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::FlightInfo;
@@ -9,19 +10,24 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::time::Instant;
 
+use super::breaker::CircuitState;
 use super::channel::Channel;
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::flightsql;
 use super::identity::UpstreamId;
+use super::node::Seat;
 use super::reader::{self, RemoteStream};
-use super::retry::Attempts;
+use super::retry::{Attempts, Budget};
+use super::roster::AddressHealth;
 use super::session::Session;
 use super::table::RemoteTableName;
 use super::target::{Credentials, Flavor};
 
-/// One dataset's view of a shared channel: same socket and credentials, its own message size limit.
+/// One dataset's view of shared channels: same sockets and credentials, its own message size limit.
 pub struct Upstream {
-    channel: Arc<Channel>,
+    id: UpstreamId,
+    /// One an endpoint, in the order in which they are asked; at least one.
+    channels: Vec<Arc<Channel>>,
     /// The largest message that is read, in bytes.
     limit: u64,
 }
@@ -35,21 +41,65 @@ pub struct Planned {
     pub total_bytes: Option<u64>,
 }
 
+/// How one endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// `https://host:port`.
+    pub endpoint: String,
+    pub circuit: CircuitState,
+    /// Since when nothing is sent there, probes apart; `None` while the circuit is closed.
+    pub since: Option<SystemTime>,
+    /// The last failure, while no success came after it. Without secrets.
+    pub last_error: Option<String>,
+    pub addresses: Vec<AddressHealth>,
+    /// Calls under way, and open streams.
+    pub in_flight: usize,
+}
+
+/// How an upstream is: its endpoints in the order in which they are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamHealth {
+    pub endpoints: Vec<EndpointHealth>,
+}
+
 impl Upstream {
-    pub(super) fn new(channel: Arc<Channel>, limit: u64) -> Self {
-        Self { channel, limit }
+    pub(super) fn new(id: UpstreamId, channels: Vec<Arc<Channel>>, limit: u64) -> Self {
+        Self { id, channels, limit }
     }
 
     /// What makes two datasets answerable by one statement.
     #[must_use]
     pub fn id(&self) -> &UpstreamId {
-        &self.channel.id
+        &self.id
     }
 
-    /// `https://host:port`, for messages.
+    /// `https://host:port`, for messages; several with commas between them.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        self.channel.endpoint().to_string()
+        let endpoints: Vec<_> = self.channels.iter().map(|channel| channel.endpoint().to_string()).collect();
+        endpoints.join(", ")
+    }
+
+    /// How its endpoints are now. Asks nobody.
+    #[must_use]
+    pub fn health(&self) -> UpstreamHealth {
+        let endpoints = self.channels.iter().map(|channel| {
+            let (circuit, addresses) = (channel.health.circuit.shown(), channel.roster().shown());
+            EndpointHealth {
+                endpoint: channel.endpoint().to_string(),
+                circuit: circuit.state,
+                since: circuit.since,
+                last_error: circuit.last_error,
+                in_flight: addresses.iter().map(|address| address.in_flight).sum(),
+                addresses,
+            }
+        });
+        UpstreamHealth { endpoints: endpoints.collect() }
+    }
+
+    /// Shows its metrics, be they zero, from now on.
+    pub fn announce(&self) {
+        self.channels.iter().for_each(|channel| channel.announce());
     }
 
     /// The largest gRPC message that this dataset takes, in bytes.
@@ -60,23 +110,31 @@ impl Upstream {
 
     #[must_use]
     pub fn flavor(&self) -> Flavor {
-        self.channel.id.flavor
+        self.id.flavor
     }
 
-    /// DNS, TCP, TLS and the handshake, one after the other, on a connection of its own;
-    /// `seen` hears each step that succeeded, with a detail for people.
+    /// DNS, TCP, TLS and the handshake, one after the other, on a connection of its own, at the first endpoint where
+    /// all of them succeed; `seen` hears each step that did, with a detail for people.
     ///
     /// # Errors
-    /// The first step that failed.
+    /// The first step that failed, at the last endpoint.
     pub async fn verify(&self, mut seen: impl FnMut(Step, String) + Send) -> Result<(), UpstreamError> {
-        let apart = Arc::new(self.channel.apart());
-        apart.connect(&mut seen).await?;
-        let greeting = match apart.id.credentials {
-            Credentials::Anonymous => "anonymous, no key set",
-            Credentials::Basic { .. } => apart.greeting().await?.value.detail,
-        };
-        seen(Step::Handshake, greeting.to_owned());
-        Ok(())
+        let mut failed = None;
+        for channel in &self.channels {
+            match verify_at(channel, &mut seen).await {
+                Ok(()) => {
+                    if let Some(error) = failed {
+                        let endpoint = channel.endpoint().to_string();
+                        tracing::warn!(%error, instead = endpoint, "endpoint away, another one answers");
+                    }
+                    // Whoever was away answers again.
+                    channel.health.circuit.invite();
+                    return Ok(());
+                }
+                Err(error) => failed = Some(joined(failed, error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| self.without_endpoint()))
     }
 
     /// The schema of a remote table: GetSchema for `spice.ai`, CommandGetTables for `flightsql`, with
@@ -172,49 +230,146 @@ impl Upstream {
         Fut: Future<Output = Result<T, UpstreamError>> + Send,
     {
         self.count("upstream_requests", method);
-        self.channel.with_budget(|budget| budget.deposit(Instant::now()));
+        self.with_budget(|budget| budget.deposit(Instant::now()));
         let mut attempts = Attempts::start(Instant::now());
+        let mut before = None;
         loop {
             let error = match self.attempt(step, &run).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             let jitter = rand::random::<f64>();
-            let wait =
-                self.channel.with_budget(|budget| attempts.next(&error, budget, Instant::now(), jitter));
+            let wait = self.with_budget(|budget| attempts.next(&error, budget, Instant::now(), jitter));
             let Some(wait) = wait else {
-                self.count("upstream_errors", method);
+                let error = match error.kind {
+                    // What opened the circuit says more than that it is open.
+                    ErrorKind::CircuitOpen => before.unwrap_or(error),
+                    _ => error,
+                };
+                self.count_error(method, &error);
                 return Err(error);
             };
             self.count("upstream_retries", method);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             tracing::debug!(%error, method, attempt = attempts.made(), wait_ms, "upstream call retried");
+            before = Some(error);
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// One attempt, made again with a new token when the upstream has forgotten the old one, and on a
-    /// quieter connection when it took our pings for an attack: then it was we who cut the call.
+    /// One attempt: at the first endpoint that may be asked, and at the next one where it is away.
     pub(super) async fn attempt<T, F, Fut>(&self, step: Step, run: &F) -> Result<T, UpstreamError>
     where
         F: Fn(Session) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, UpstreamError>> + Send,
     {
-        let session = Session::open(&self.channel, self.limit, step).await?;
-        match run(session.clone()).await {
-            Err(_) if session.renew_token() => {}
-            Err(error) if is_ping_complaint(&error) => {
-                tracing::debug!(%error, "upstream complains about pings, sending fewer");
-                self.channel.calm_down();
+        let mut failed = None;
+        for (place, channel) in self.channels.iter().enumerate() {
+            let has_next = place + 1 < self.channels.len();
+            if has_next && channel.health.circuit.is_probe_due() && !channel.roster().is_connected() {
+                // Nobody waits for a connection that another endpoint makes good.
+                channel.roster().reconnect();
+                continue;
             }
-            outcome => return outcome,
+            match self.attempt_at(channel, step, run).await {
+                Err(error) if error.is_absence() => failed = Some(joined(failed, error)),
+                outcome => return outcome,
+            }
         }
-        run(Session::open(&self.channel, self.limit, step).await?).await
+        Err(failed.unwrap_or_else(|| self.without_endpoint()))
     }
 
-    pub(super) fn count(&self, name: &'static str, method: &'static str) {
-        metrics::counter!(name, "endpoint" => self.endpoint(), "method" => method).increment(1);
+    /// The attempt at one endpoint, with leave of its circuit and within its limit.
+    async fn attempt_at<T, F, Fut>(
+        &self,
+        channel: &Arc<Channel>,
+        step: Step,
+        run: &F,
+    ) -> Result<T, UpstreamError>
+    where
+        F: Fn(Session) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, UpstreamError>> + Send,
+    {
+        channel.health.circuit.check()?;
+        let _turn = channel.turn().await?;
+        let pass = channel.health.circuit.admit()?;
+        let mut address = None;
+        let outcome = async {
+            let seat = channel.seat().await?;
+            address = Some(seat.node.address);
+            let session = Session::at_seat(channel, seat, self.limit, step).await?;
+            match run(session.clone()).await {
+                Err(_) if session.renew_token() => {}
+                Err(error) if is_ping_complaint(&error) => {
+                    tracing::debug!(%error, "upstream complains about pings, sending fewer");
+                    channel.calm_down();
+                }
+                outcome => return outcome,
+            }
+            // Once more: the upstream has forgotten the token, or it was we who cut the call.
+            let seat = Seat::new(session.node(), channel.endpoint().to_string());
+            run(Session::at_seat(channel, seat, self.limit, step).await?).await
+        }
+        .await;
+        channel.health.settle(pass, address, outcome.as_ref().err());
+        outcome
     }
+
+    /// The retries of all endpoints come out of one budget.
+    fn with_budget<T: Default>(&self, use_it: impl FnOnce(&mut Budget) -> T) -> T {
+        self.channels.first().map_or_else(T::default, |channel| channel.with_budget(use_it))
+    }
+
+    /// Counts a call at the endpoint that is asked first now.
+    pub(super) fn count(&self, name: &'static str, method: &'static str) {
+        let asked = self.channels.iter().find(|channel| channel.health.circuit.check().is_ok());
+        if let Some(channel) = asked.or(self.channels.last()) {
+            let endpoint = channel.endpoint().to_string();
+            metrics::counter!(name, "endpoint" => endpoint, "method" => method).increment(1);
+        }
+    }
+
+    /// Counts a failed call at the endpoint that failed.
+    pub(super) fn count_error(&self, method: &'static str, error: &UpstreamError) {
+        let failed = self.channels.iter().find(|channel| channel.endpoint().to_string() == error.endpoint);
+        if let Some(channel) = failed.or(self.channels.last()) {
+            channel.errors(method, &error.kind).increment(1);
+        }
+    }
+
+    /// Cannot happen: a target has an endpoint.
+    fn without_endpoint(&self) -> UpstreamError {
+        UpstreamError::new(ErrorKind::Internal, Step::Dns, "none", "no endpoint could be asked")
+    }
+}
+
+async fn verify_at(
+    channel: &Channel,
+    seen: &mut (impl FnMut(Step, String) + Send),
+) -> Result<(), UpstreamError> {
+    let apart = Arc::new(channel.apart());
+    apart.connect(seen).await?;
+    let greeting = match apart.id.credentials {
+        Credentials::Anonymous => "anonymous, no key set",
+        Credentials::Basic { .. } => {
+            let seat = apart.seat().await?;
+            apart.greeting(&seat.node).await?.value.detail
+        }
+    };
+    seen(Step::Handshake, greeting.to_owned());
+    Ok(())
+}
+
+/// The failure of one endpoint after that of another: the last one, with the words of the others.
+fn joined(before: Option<UpstreamError>, error: UpstreamError) -> UpstreamError {
+    let Some(before) = before else { return error };
+    // A call that was made says more than one that was not.
+    let (shown, other) = match error.kind {
+        ErrorKind::CircuitOpen => (before, error),
+        _ => (error, before),
+    };
+    let message = format!("{}; nor does {} answer: {}", shown.message, other.endpoint, other.message);
+    UpstreamError { message, ..shown }
 }
 
 /// What gRPC's C++ core says when it ends a connection for its pings.

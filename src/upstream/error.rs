@@ -26,6 +26,13 @@ pub enum ErrorKind {
     Auth,
     /// UNAVAILABLE and what counts as it: resets, HTTP 502/503/504 of a load balancer.
     Unavailable,
+    /// Nothing was sent: the endpoint has failed too often, and the next probe is not due.
+    CircuitOpen,
+    /// Nothing was sent: as many calls as may be are under way, and none ended in time.
+    Busy,
+    /// What the upstream itself says passes (`spiceai-retryable`): a trouble of this statement, no sign that the
+    /// upstream is away.
+    Passing,
     /// DEADLINE_EXCEEDED.
     Timeout,
     /// A message above `max_message_size`, in bytes; `found` where the size is known.
@@ -46,6 +53,32 @@ pub enum ErrorKind {
     Protocol,
     /// Any other failure of the upstream.
     Internal,
+}
+
+impl ErrorKind {
+    /// What metrics call it.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Auth => "auth",
+            Self::Unavailable => "unavailable",
+            Self::CircuitOpen => "circuit_open",
+            Self::Busy => "busy",
+            Self::Passing => "passing",
+            Self::Timeout => "timeout",
+            Self::MessageTooLarge { .. } => "message_too_large",
+            Self::Refused => "refused",
+            Self::NotFound => "not_found",
+            Self::Unimplemented => "unimplemented",
+            Self::Planning => "planning",
+            Self::ResourceExhausted => "resource_exhausted",
+            Self::Cancelled => "cancelled",
+            Self::Protocol => "protocol",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 /// A failed call; shared between waiters, hence cheap to clone.
@@ -87,7 +120,26 @@ impl UpstreamError {
     /// Whether the same call may succeed when made again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Unavailable | ErrorKind::Timeout)
+        matches!(
+            self.kind,
+            ErrorKind::Dns
+                | ErrorKind::Connect
+                | ErrorKind::Unavailable
+                | ErrorKind::Passing
+                | ErrorKind::Timeout
+        )
+    }
+
+    /// Whether another endpoint with the same data may answer what this one did not.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::Dns
+                | ErrorKind::Connect
+                | ErrorKind::Tls
+                | ErrorKind::Unavailable
+                | ErrorKind::CircuitOpen
+        )
     }
 }
 

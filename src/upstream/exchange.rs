@@ -80,7 +80,7 @@ impl Upstream {
                 Ok(Subscription { messages: Exchange::new(session, messages).stream() })
             }
             Err(error) => {
-                self.count("upstream_errors", METHOD);
+                self.count_error(METHOD, &error);
                 Err(error)
             }
         }
@@ -138,7 +138,9 @@ impl Exchange {
         let error = self.session.error(METHOD, status, self.has_batches);
         if !self.session.renew_token() && is_ping_complaint(&error) {
             self.session.channel.calm_down();
+            return error;
         }
+        self.session.broke(&error);
         error
     }
 }

@@ -1,4 +1,4 @@
-//! What makes two datasets one upstream: endpoint, flavor, credentials, TLS identity, org and app.
+//! What makes two datasets one upstream: endpoints, flavor, credentials, TLS identity, org and app.
 //!
 //! Holds secrets only as [`Secret`]s, compares them in constant time and never prints them.
 
@@ -44,11 +44,13 @@ pub struct TlsSettings {
     pub identity: Option<Arc<ClientIdentity>>,
 }
 
-/// Equal for datasets that one statement may join: same endpoint, credentials, TLS identity, org and app.
+/// Equal for datasets that one statement may join: same endpoints in the same order, credentials, TLS identity, org and app.
 /// Credentials are compared in constant time; neither `Hash` nor `Debug` touch them.
 #[derive(Clone)]
 pub struct UpstreamId {
     pub(super) endpoint: EndpointUrl,
+    /// Further endpoints with the same data, in their order.
+    pub(super) standby: Vec<EndpointUrl>,
     pub(super) flavor: Flavor,
     pub(super) credentials: Credentials,
     pub(super) tls: TlsSettings,
@@ -58,6 +60,7 @@ pub struct UpstreamId {
 impl PartialEq for UpstreamId {
     fn eq(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint
+            && self.standby == other.standby
             && self.flavor == other.flavor
             && self.app == other.app
             && self.tls == other.tls
@@ -70,6 +73,7 @@ impl Eq for UpstreamId {}
 impl Hash for UpstreamId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.endpoint.hash(state);
+        self.standby.hash(state);
         self.flavor.hash(state);
         self.app.hash(state);
     }
@@ -79,6 +83,7 @@ impl fmt::Debug for UpstreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpstreamId")
             .field("endpoint", &self.endpoint.to_string())
+            .field("standby", &self.standby.iter().map(ToString::to_string).collect::<Vec<_>>())
             .field("flavor", &self.flavor)
             .field("app", &self.app)
             .finish_non_exhaustive()

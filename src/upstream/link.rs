@@ -2,6 +2,7 @@
 //!
 //! What the socket has seen decides what a failure is called.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use tonic::body::Body;
 use crate::name::EndpointUrl;
 use crate::task::Scope;
 
+use super::addresses::Address;
 use super::error::{ErrorKind, Step, UpstreamError};
+use super::health::Health;
 use super::probe;
 use super::tls;
 use super::verifier;
@@ -47,12 +50,16 @@ const HEADER_BYTES_MAX: u32 = 256 << 10;
 /// Makes connections to one endpoint.
 pub(super) struct Dialer {
     pub endpoint: EndpointUrl,
+    /// Asked instead of the system's name servers.
+    pub name_server: Option<SocketAddr>,
     pub tls: Option<Arc<ClientConfig>>,
     /// What the params in help texts begin with.
     pub prefix: &'static str,
     pub scope: Scope,
     /// The server has complained about pings.
     pub is_calm: Arc<AtomicBool>,
+    /// Hears of connections that die.
+    pub health: Arc<Health>,
 }
 
 /// A live HTTP/2 connection.
@@ -62,30 +69,82 @@ pub(super) struct Link {
     pub notes: Arc<Notes>,
 }
 
+/// A connection that was not made, and where.
+pub(super) struct Failed {
+    pub at: Vec<Address>,
+    pub error: UpstreamError,
+}
+
 impl Dialer {
-    /// Connects; `seen` hears each step that succeeded.
-    pub async fn dial(&self, seen: &mut (dyn FnMut(Step, String) + Send)) -> Result<Link, UpstreamError> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
+    /// The addresses of the endpoint, and for how long they hold; `seen` hears of them.
+    pub async fn find(
+        &self,
+        deadline: Instant,
+        seen: &mut (dyn FnMut(Step, String) + Send),
+    ) -> Result<(Vec<Address>, Option<Instant>), UpstreamError> {
+        if self.endpoint.socket().is_some() {
+            return Ok((vec![Address::Socket], None));
+        }
+        let found = probe::resolve(&self.endpoint, self.name_server, deadline).await?;
+        let shown: Vec<_> = found.addresses.iter().map(|address| address.ip().to_string()).collect();
+        seen(Step::Dns, format!("{} is {}", self.endpoint.host(), shown.join(", ")));
+        Ok((found.addresses.into_iter().map(Address::Tcp).collect(), found.fresh_until))
+    }
+
+    /// Connects to the first of `addresses` that answers; `seen` hears each step that succeeded.
+    pub async fn connect(
+        &self,
+        addresses: &[Address],
+        deadline: Instant,
+        seen: &mut (dyn FnMut(Step, String) + Send),
+    ) -> Result<(Address, Link), Failed> {
+        let begun = Instant::now();
+        let (address, stream) = self
+            .reach(addresses, deadline, seen)
+            .await
+            .map_err(|error| Failed { at: addresses.to_vec(), error })?;
+        let made = async {
+            let stream = self.wrap(stream, deadline, seen).await?;
+            self.speak_http2(stream, address, deadline).await
+        };
+        let link = made.await.map_err(|error| Failed { at: vec![address], error })?;
+        let endpoint = self.endpoint.to_string();
+        metrics::histogram!("upstream_connect_duration_ms", "endpoint" => endpoint)
+            .record(begun.elapsed().as_secs_f64() * 1000.0);
+        Ok((address, link))
+    }
+
+    async fn reach(
+        &self,
+        addresses: &[Address],
+        deadline: Instant,
+        seen: &mut (dyn FnMut(Step, String) + Send),
+    ) -> Result<(Address, Stream), UpstreamError> {
         if let Some(path) = self.endpoint.socket() {
             let stream = probe::connect_socket(&self.endpoint, path, deadline).await?;
             seen(Step::Tcp, format!("connected to {}", self.endpoint));
-            return self.speak_http2(Stream::Unix(stream), deadline).await;
+            return Ok((Address::Socket, Stream::Unix(stream)));
         }
-        let addresses = probe::resolve(&self.endpoint, deadline).await?;
-        let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        seen(Step::Dns, format!("{} is {}", self.endpoint.host(), shown.join(", ")));
+        let addresses: Vec<_> = addresses.iter().filter_map(|address| address.tcp()).collect();
         let (socket, address) = probe::connect(&self.endpoint, &addresses, deadline).await?;
         seen(Step::Tcp, format!("connected to {address}"));
-        let stream = match &self.tls {
-            Some(config) => {
-                let stream = self.secure(socket, Arc::clone(config), deadline).await?;
-                let detail = describe(&stream);
-                seen(Step::Tls, detail);
-                Stream::Tls(Box::new(stream))
-            }
-            None => Stream::Plain(socket),
+        Ok((Address::Tcp(address), Stream::Plain(socket)))
+    }
+
+    /// TLS, where the endpoint speaks it; the name is the endpoint's, whatever the address.
+    async fn wrap(
+        &self,
+        stream: Stream,
+        deadline: Instant,
+        seen: &mut (dyn FnMut(Step, String) + Send),
+    ) -> Result<Stream, UpstreamError> {
+        let (socket, config) = match (stream, &self.tls) {
+            (Stream::Plain(socket), Some(config)) => (socket, config),
+            (stream, _) => return Ok(stream),
         };
-        self.speak_http2(stream, deadline).await
+        let stream = self.secure(socket, Arc::clone(config), deadline).await?;
+        seen(Step::Tls, describe(&stream));
+        Ok(Stream::Tls(Box::new(stream)))
     }
 
     async fn secure(
@@ -128,7 +187,12 @@ impl Dialer {
 
     /// Sends the HTTP/2 preface and waits for the server's first bytes, so that a server of another
     /// protocol is known for what it is before any call is made.
-    async fn speak_http2(&self, stream: Stream, deadline: Instant) -> Result<Link, UpstreamError> {
+    async fn speak_http2(
+        &self,
+        stream: Stream,
+        address: Address,
+        deadline: Instant,
+    ) -> Result<Link, UpstreamError> {
         let notes = Arc::new(Notes::default());
         let watched = Watched::new(stream, Arc::clone(&notes));
         let (requests, connection) = http2::Builder::new(Spawner(self.scope.clone()))
@@ -143,15 +207,10 @@ impl Dialer {
             .handshake(TokioIo::new(watched))
             .await
             .map_err(|error| self.lost(&notes, &error.to_string()))?;
-        let (seen, is_calm) = (Arc::clone(&notes), Arc::clone(&self.is_calm));
+        let (seen, end) = (Arc::clone(&notes), self.end());
         self.scope.spawn("upstream-connection", async move {
             if let Err(error) = connection.await {
-                let words = chain(&error);
-                tracing::debug!(error = words, "upstream connection ended");
-                if words.contains("too_many_pings") {
-                    is_calm.store(true, Ordering::Relaxed);
-                }
-                seen.fail(Failure::Io(chain(&error)));
+                end.met(&error, address, &seen);
             }
         });
         match tokio::time::timeout_at(deadline, notes.heard()).await {
@@ -161,6 +220,14 @@ impl Dialer {
         match self.diagnose(&notes) {
             Some(error) => Err(error),
             None => Ok(Link { requests, notes }),
+        }
+    }
+
+    fn end(&self) -> End {
+        End {
+            endpoint: self.endpoint.clone(),
+            is_calm: Arc::clone(&self.is_calm),
+            health: Arc::clone(&self.health),
         }
     }
 
@@ -200,8 +267,34 @@ impl Dialer {
             Some(Failure::Io(cause)) if !why.contains(cause.as_str()) => format!("{why}: {cause}"),
             _ => why.to_owned(),
         };
-        UpstreamError::new(ErrorKind::Unavailable, Step::Tcp, &self.endpoint, cause)
-            .with_help("check that the upstream runs and that the port is its Flight port")
+        lost(&self.endpoint, cause)
+    }
+}
+
+fn lost(endpoint: &EndpointUrl, cause: String) -> UpstreamError {
+    UpstreamError::new(ErrorKind::Unavailable, Step::Tcp, endpoint, cause)
+        .with_help("check that the upstream runs and that the port is its Flight port")
+}
+
+/// Who hears of a connection's end.
+struct End {
+    endpoint: EndpointUrl,
+    is_calm: Arc<AtomicBool>,
+    health: Arc<Health>,
+}
+
+impl End {
+    /// A connection that ends unused, as load balancers end them, is nobody's fault. Pings are only sent for calls.
+    fn met(&self, error: &hyper::Error, address: Address, notes: &Notes) {
+        let words = chain(error);
+        tracing::debug!(error = words, %address, "upstream connection ended");
+        let is_ping_complaint = words.contains("too_many_pings");
+        if is_ping_complaint {
+            self.is_calm.store(true, Ordering::Relaxed);
+        } else if notes.is_carrying() || error.is_timeout() {
+            self.health.lost(&[address], &lost(&self.endpoint, format!("the connection was lost: {words}")));
+        }
+        notes.fail(Failure::Io(words));
     }
 }
 

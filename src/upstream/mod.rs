@@ -16,8 +16,15 @@ mod tls;
 mod verifier;
 mod watched;
 
+mod addresses;
+mod breaker;
+mod circuit;
+mod health;
+
 mod channel;
+mod node;
 mod pool;
+mod roster;
 mod single_flight;
 
 mod auth;
@@ -36,7 +43,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Planned, Upstream};
+pub use breaker::CircuitState;
+pub use channel::Limits;
+pub use client::{EndpointHealth, Planned, Upstream, UpstreamHealth};
 pub use error::{ErrorKind, Step, UpstreamError};
 pub use exchange::{ExchangeMessage, Subscription};
 pub(crate) use fit::{Fit, is_same_but_layout};
@@ -45,6 +54,7 @@ pub use pem::ClientTlsFiles;
 pub(crate) use pem::{certificates, private_key, read_pem_file};
 pub use pool::{Pool, PoolOptions};
 pub use reader::RemoteStream;
+pub use roster::AddressHealth;
 pub use table::RemoteTableName;
 pub use target::{Credentials, Flavor, Target};
 pub(crate) use tls::{provider, root_store};

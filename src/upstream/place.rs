@@ -16,10 +16,18 @@ const CLOUD_HOST_LEGACY: &str = "flight.spiceai.io";
 /// Where a dataset is.
 pub(super) struct Place {
     pub endpoint: EndpointUrl,
+    /// Further endpoints with the same data.
+    pub standby: Vec<EndpointUrl>,
     /// `None` when its name is bad, which `rules` has heard.
     pub table: Option<RemoteTableName>,
     pub app: Option<CloudApp>,
     pub is_cloud: bool,
+}
+
+/// The addresses that a param lists.
+struct Endpoints {
+    first: EndpointUrl,
+    standby: Vec<EndpointUrl>,
 }
 
 /// The parts of a `from:` path.
@@ -34,13 +42,15 @@ struct Path<'a> {
 pub(super) fn find(rules: &mut Rules<'_>) -> Option<Place> {
     let dataset = rules.dataset;
     let path = split(&dataset.from.path, dataset.from.connector);
-    let table = table(rules, path.table);
+    // A list that stands here by mistake was split in its middle.
+    let is_list = path.endpoint.is_some_and(|endpoint| endpoint.contains(','));
+    let table = table(rules, path.table.filter(|_| !is_list));
     let endpoint = match dataset.from.connector {
         Connector::SpiceAi => spice_endpoint(rules, path.endpoint),
         Connector::FlightSql => flightsql_endpoint(rules, path.endpoint).map(|endpoint| (endpoint, false)),
     };
-    let (endpoint, is_cloud) = endpoint?;
-    Some(Place { endpoint, table, app: path.app, is_cloud })
+    let (Endpoints { first: endpoint, standby }, is_cloud) = endpoint?;
+    Some(Place { endpoint, standby, table, app: path.app, is_cloud })
 }
 
 fn split(path: &str, connector: Connector) -> Path<'_> {
@@ -82,7 +92,7 @@ fn table(rules: &mut Rules<'_>, text: Option<&str>) -> Option<RemoteTableName> {
     }
 }
 
-fn flightsql_endpoint(rules: &mut Rules<'_>, in_from: Option<&str>) -> Option<EndpointUrl> {
+fn flightsql_endpoint(rules: &mut Rules<'_>, in_from: Option<&str>) -> Option<Endpoints> {
     if in_from.is_some() && rules.text("endpoint").is_none() {
         let help = "`from: flightsql:<table>` names a table; the address goes into the param \
                     `flightsql_endpoint`";
@@ -94,7 +104,7 @@ fn flightsql_endpoint(rules: &mut Rules<'_>, in_from: Option<&str>) -> Option<En
         rules.wrong_from("InvalidTableName", message, "write `from: flightsql:<table>`".to_owned());
     }
     match rules.text("endpoint") {
-        Some(text) => parse(rules, Some("endpoint"), text),
+        Some(text) => listed(rules, "endpoint", text),
         None => {
             let help = "set `flightsql_endpoint: https://host:port` (or http:// for a plaintext upstream)";
             rules.missing("flightsql_endpoint", help.to_owned());
@@ -104,16 +114,46 @@ fn flightsql_endpoint(rules: &mut Rules<'_>, in_from: Option<&str>) -> Option<En
 }
 
 /// The endpoint, and whether it is Spice.ai Cloud.
-fn spice_endpoint(rules: &mut Rules<'_>, in_from: Option<&str>) -> Option<(EndpointUrl, bool)> {
+fn spice_endpoint(rules: &mut Rules<'_>, in_from: Option<&str>) -> Option<(Endpoints, bool)> {
     let region = region(rules);
     let written =
         ["endpoint", "flight_endpoint"].into_iter().find_map(|name| Some((name, rules.text(name)?)));
-    let (param, text) = match (written, in_from) {
-        (Some((name, text)), _) => (Some(name), text),
-        (None, Some(text)) => (None, text),
-        (None, None) => return regional(rules, region?).map(|endpoint| (endpoint, true)),
+    let endpoints = match (written, in_from) {
+        (Some((name, text)), _) => listed(rules, name, text)?,
+        (None, Some(text)) => Endpoints { first: in_path(rules, text)?, standby: Vec::new() },
+        (None, None) => return regional(rules, region?).map(|endpoint| (alone(endpoint), true)),
     };
-    let endpoint = parse(rules, param, text)?;
+    if !endpoints.standby.is_empty() {
+        return without_cloud(rules, written.map_or("endpoint", |(name, _)| name), endpoints);
+    }
+    let (endpoint, is_cloud) = cloud_or_own(rules, region, endpoints.first)?;
+    Some((alone(endpoint), is_cloud))
+}
+
+fn alone(first: EndpointUrl) -> Endpoints {
+    Endpoints { first, standby: Vec::new() }
+}
+
+/// A list of endpoints of one's own: each region of the Cloud is an upstream by itself.
+fn without_cloud(rules: &mut Rules<'_>, param: &str, endpoints: Endpoints) -> Option<(Endpoints, bool)> {
+    let is_cloud = |endpoint: &&EndpointUrl| {
+        endpoint.host() == CLOUD_HOST_LEGACY || endpoint.host().ends_with(CLOUD_HOST_SUFFIX)
+    };
+    let Some(cloud) = std::iter::once(&endpoints.first).chain(&endpoints.standby).find(is_cloud) else {
+        return Some((endpoints, false));
+    };
+    let message = format!("`{}`: {cloud} is Spice.ai Cloud, which stands in no list", rules.key(param));
+    let help = "name the Cloud's endpoint alone: it fails over by itself".to_owned();
+    rules.wrong("InvalidEndpointList", param, message, help);
+    None
+}
+
+/// One endpoint, and whether it is Spice.ai Cloud.
+fn cloud_or_own(
+    rules: &mut Rules<'_>,
+    region: Option<Option<&str>>,
+    endpoint: EndpointUrl,
+) -> Option<(EndpointUrl, bool)> {
     if endpoint.host() == CLOUD_HOST_LEGACY {
         return regional(rules, region?).map(|endpoint| (endpoint, true));
     }
@@ -170,6 +210,51 @@ fn regional(rules: &mut Rules<'_>, region: Option<&str>) -> Option<EndpointUrl> 
         return None;
     };
     parse(rules, Some("region"), &format!("https://{region}{CLOUD_HOST_SUFFIX}"))
+}
+
+/// The endpoints of a param, with commas between them; every problem of the list is told.
+fn listed(rules: &mut Rules<'_>, param: &str, text: &str) -> Option<Endpoints> {
+    let help = "list endpoints with the same data, each once, all of them with TLS or none, such as \
+                `https://a:50051, https://b:50051`";
+    let mut found: Vec<EndpointUrl> = Vec::new();
+    let mut is_good = true;
+    for item in text.split(',').map(str::trim) {
+        let endpoint = match item.is_empty() {
+            true => Err(Some("has an empty item".to_owned())),
+            false => parse(rules, Some(param), item).ok_or(None),
+        };
+        let checked = endpoint.and_then(|endpoint| match found.first() {
+            Some(_) if found.contains(&endpoint) => Err(Some(format!("names {endpoint} twice"))),
+            Some(first) if first.is_tls() != endpoint.is_tls() => {
+                Err(Some(format!("mixes TLS and plaintext: {first} and {endpoint}")))
+            }
+            _ => Ok(endpoint),
+        });
+        match checked {
+            Ok(endpoint) => found.push(endpoint),
+            Err(problem) => {
+                is_good = false;
+                if let Some(problem) = problem {
+                    let message = format!("the list in `{}` {problem}", rules.key(param));
+                    rules.wrong("InvalidEndpointList", param, message, help.to_owned());
+                }
+            }
+        }
+    }
+    let mut found = found.into_iter();
+    let endpoints = Endpoints { first: found.next()?, standby: found.collect() };
+    is_good.then_some(endpoints)
+}
+
+/// The endpoint in `from:`, where no list can stand.
+fn in_path(rules: &mut Rules<'_>, text: &str) -> Option<EndpointUrl> {
+    if !text.contains(',') {
+        return parse(rules, None, text);
+    }
+    let message = format!("`from:` names one endpoint, and `{text}` is a list");
+    let help = "write `from: spice.ai:<table>`, and the list into the param `spiceai_endpoint`".to_owned();
+    rules.wrong_from("InvalidEndpointList", message, help);
+    None
 }
 
 fn parse(rules: &mut Rules<'_>, param: Option<&str>, text: &str) -> Option<EndpointUrl> {

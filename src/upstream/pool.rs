@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::ByteSize;
+use crate::name::EndpointUrl;
 use crate::task::Scope;
 
-use super::channel::Channel;
+use super::channel::{Channel, Limits};
 use super::client::Upstream;
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::identity::{TlsSettings, UpstreamId};
@@ -24,11 +25,12 @@ pub struct PoolOptions {
     /// For datasets without a `max_message_size` of their own: `runtime.flight.max_message_size`, or else
     /// the environment's.
     pub default_max_message_size: Option<ByteSize>,
+    pub limits: Limits,
     /// Owns the connections' tasks.
     pub scope: Scope,
 }
 
-/// Every live channel of the process, one per [`UpstreamId`].
+/// Every live channel of the process, one for each endpoint with its credentials.
 #[derive(Default)]
 pub struct Pool {
     options: PoolOptions,
@@ -56,22 +58,26 @@ impl Pool {
     pub fn connect(&self, target: &Target) -> Result<Arc<Upstream>, UpstreamError> {
         let size = target.max_message_size.or(self.options.default_max_message_size);
         let limit = size.map_or(MESSAGE_SIZE_DEFAULT, ByteSize::bytes);
-        let channel = self.channel(target)?;
-        Ok(Arc::new(Upstream::new(channel, limit)))
+        let endpoints = std::iter::once(&target.endpoint).chain(&target.standby);
+        let channels: Vec<_> =
+            endpoints.map(|endpoint| self.channel(target, endpoint)).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Upstream::new(target.id(), channels, limit)))
     }
 
-    fn channel(&self, target: &Target) -> Result<Arc<Channel>, UpstreamError> {
-        let id = target.id();
+    /// The channel to one endpoint, shared with every list that names it.
+    fn channel(&self, target: &Target, endpoint: &EndpointUrl) -> Result<Arc<Channel>, UpstreamError> {
+        let id = UpstreamId { endpoint: endpoint.clone(), standby: Vec::new(), ..target.id() };
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(&id).and_then(Weak::upgrade) {
             return Ok(channel);
         }
-        let tls = match target.endpoint.is_tls() {
+        let tls = match endpoint.is_tls() {
             true => Some(Arc::new(self.client_config(target, &target.tls)?)),
             false => None,
         };
         channels.retain(|_, channel| channel.strong_count() > 0);
-        let channel = Arc::new(Channel::new(id.clone(), tls, self.options.scope.clone()));
+        let channel =
+            Arc::new(Channel::new(id.clone(), tls, self.options.limits, self.options.scope.clone()));
         channels.insert(id, Arc::downgrade(&channel));
         Ok(channel)
     }

@@ -1,6 +1,6 @@
 //! DNS and TCP: an endpoint enters, its addresses and a connected socket leave, or the step that failed.
 //!
-//! Names are resolved anew at every connect: nothing is cached.
+//! Nothing is cached here: who asks is told for how long the answer holds.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::net::{TcpStream, UnixStream};
@@ -23,38 +23,61 @@ use super::error::{ErrorKind, Step, UpstreamError};
 const DNS_TIMEOUT: Duration = Duration::from_millis(1400);
 /// How long one address may stay silent before the next is tried beside it (RFC 8305 section 8).
 const ADDRESS_STAGGER: Duration = Duration::from_millis(250);
-/// More addresses of one name than these are not tried.
+/// More addresses of one name than these are not used.
 const ADDRESSES_MAX: usize = 16;
+/// However long the name server's answer holds, it is asked again after so long.
+const TTL_MAX: Duration = Duration::from_secs(15);
+/// However short, it is not asked for every call.
+const TTL_MIN: Duration = Duration::from_secs(1);
 
-/// The addresses of the endpoint's host.
+/// What the name server says of a host.
+pub(super) struct Found {
+    pub addresses: Vec<SocketAddr>,
+    /// For how long; `None` for ever.
+    pub fresh_until: Option<Instant>,
+}
+
+/// The addresses of the endpoint's host; `name_server` is asked instead of those of the system.
 ///
 /// # Errors
 /// [`ErrorKind::Dns`], with the name and what to check.
-pub(super) async fn resolve(endpoint: &EndpointUrl, deadline: Instant) -> Result<Vec<IpAddr>, UpstreamError> {
+pub(super) async fn resolve(
+    endpoint: &EndpointUrl,
+    name_server: Option<SocketAddr>,
+    deadline: Instant,
+) -> Result<Found, UpstreamError> {
     let host = endpoint.host();
+    let found = |addresses: Vec<IpAddr>, fresh_until| Found {
+        addresses: addresses.into_iter().map(|address| SocketAddr::new(address, endpoint.port())).collect(),
+        fresh_until,
+    };
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![address]);
+        return Ok(found(vec![address], None));
     }
     if host == "localhost" {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        return Ok(found(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], None));
     }
-    let addresses = match tokio::time::timeout_at(deadline, lookup(host)).await {
-        Ok(Ok(addresses)) => addresses,
+    let (addresses, valid_for) = match tokio::time::timeout_at(deadline, lookup(host, name_server)).await {
+        Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(dns_error(endpoint, &dns_words(&error))),
         Err(_) => return Err(dns_error(endpoint, "no name server answered in time")),
     };
     match addresses.is_empty() {
         true => Err(dns_error(endpoint, "the name has no address")),
-        false => Ok(addresses),
+        false => Ok(found(addresses, Some(Instant::now() + valid_for.clamp(TTL_MIN, TTL_MAX)))),
     }
 }
 
-async fn lookup(host: &str) -> Result<Vec<IpAddr>, NetError> {
-    // Without a readable resolv.conf only the hosts file is left.
-    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::debug!(%error, "no system DNS config");
-        TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
-    });
+/// The addresses, and for how long they hold.
+async fn lookup(host: &str, name_server: Option<SocketAddr>) -> Result<(Vec<IpAddr>, Duration), NetError> {
+    let mut builder = match name_server {
+        Some(address) => TokioResolver::builder_with_config(asking(address), TokioRuntimeProvider::default()),
+        // Without a readable resolv.conf only the hosts file is left.
+        None => TokioResolver::builder_tokio().unwrap_or_else(|error| {
+            tracing::debug!(%error, "no system DNS config");
+            TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
+        }),
+    };
     let options = builder.options_mut();
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Always;
@@ -62,7 +85,16 @@ async fn lookup(host: &str) -> Result<Vec<IpAddr>, NetError> {
     options.timeout = DNS_TIMEOUT;
     options.attempts = 1;
     let found = builder.build()?.lookup_ip(host).await?;
-    Ok(found.iter().take(ADDRESSES_MAX).collect())
+    let valid_for = found.valid_until().saturating_duration_since(std::time::Instant::now());
+    Ok((found.iter().take(ADDRESSES_MAX).collect(), valid_for))
+}
+
+fn asking(name_server: SocketAddr) -> ResolverConfig {
+    let mut server = NameServerConfig::udp_and_tcp(name_server.ip());
+    for connection in &mut server.connections {
+        connection.port = name_server.port();
+    }
+    ResolverConfig::from_name_servers(vec![server])
 }
 
 fn dns_words(error: &NetError) -> String {
@@ -96,10 +128,10 @@ fn dns_error(endpoint: &EndpointUrl, why: &str) -> UpstreamError {
 /// [`ErrorKind::Connect`], with every address and its failure.
 pub(super) async fn connect(
     endpoint: &EndpointUrl,
-    addresses: &[IpAddr],
+    addresses: &[SocketAddr],
     deadline: Instant,
 ) -> Result<(TcpStream, SocketAddr), UpstreamError> {
-    let mut waiting = addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port()));
+    let mut waiting = addresses.iter().copied();
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
     loop {

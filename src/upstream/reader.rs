@@ -196,12 +196,16 @@ impl Reader {
 
     fn failure(&self, error: &FlightError) -> UpstreamError {
         let session = self.current.as_ref().map_or(&self.session, |current| &current.session);
-        match error {
-            FlightError::Tonic(status) => session.error("DoGet", status, self.has_batches),
-            other => {
-                session.protocol(ErrorKind::Protocol, format!("the data of DoGet cannot be read: {other}"))
-            }
+        let FlightError::Tonic(status) = error else {
+            let message = format!("the data of DoGet cannot be read: {error}");
+            return session.protocol(ErrorKind::Protocol, message);
+        };
+        let error = session.error("DoGet", status, self.has_batches);
+        // Before the first batch it is the end of the call, which tells it.
+        if self.has_batches {
+            session.broke(&error);
         }
+        error
     }
 }
 

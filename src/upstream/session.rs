@@ -7,11 +7,12 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, SchemaResult, Ticket};
 use bytes::Bytes;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::auth::Greeting;
 use super::channel::{Channel, Wire};
 use super::error::{ErrorKind, Step, UpstreamError};
+use super::node::{Node, Seat};
 use super::single_flight::Held;
 use super::status::Doing;
 
@@ -19,6 +20,8 @@ use super::status::Doing;
 pub(super) struct Session {
     pub channel: Arc<Channel>,
     client: FlightServiceClient<Wire>,
+    /// Kept to the end of the last stream.
+    seat: Arc<Seat>,
     greeting: Held<Greeting>,
     limit: u64,
     step: Step,
@@ -27,14 +30,29 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Makes sure of a token; connects where needed.
+    /// Takes a seat and makes sure of a token; connects where needed.
     pub async fn open(channel: &Arc<Channel>, limit: u64, step: Step) -> Result<Self, UpstreamError> {
-        let greeting = channel.greeting().await?;
+        Self::at_seat(channel, channel.seat().await?, limit, step).await
+    }
+
+    /// The same at a seat that is taken already.
+    pub async fn at_seat(
+        channel: &Arc<Channel>,
+        seat: Seat,
+        limit: u64,
+        step: Step,
+    ) -> Result<Self, UpstreamError> {
+        let greeting = channel.greeting(&seat.node).await?;
         let decoded_max = usize::try_from(limit).unwrap_or(usize::MAX);
-        let client =
-            FlightServiceClient::new(Wire(Arc::clone(channel))).max_decoding_message_size(decoded_max);
-        let rejected = Arc::new(AtomicBool::new(false));
-        Ok(Self { channel: Arc::clone(channel), client, greeting, limit, step, rejected })
+        let wire = Wire { channel: Arc::clone(channel), node: Arc::clone(&seat.node) };
+        let client = FlightServiceClient::new(wire).max_decoding_message_size(decoded_max);
+        let (seat, rejected) = (Arc::new(seat), Arc::new(AtomicBool::new(false)));
+        Ok(Self { channel: Arc::clone(channel), client, seat, greeting, limit, step, rejected })
+    }
+
+    /// Where its calls go.
+    pub fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.seat.node)
     }
 
     /// The same call at another place.
@@ -46,21 +64,19 @@ impl Session {
     pub fn renew_token(&self) -> bool {
         let may_help = self.rejected.load(Ordering::Relaxed) && self.greeting.value.token.is_some();
         if may_help {
-            self.channel.forget_token(self.greeting.generation);
+            self.seat.node.greeting.invalidate(self.greeting.generation);
         }
         may_help
     }
 
     pub async fn flight_info(&self, command: Bytes) -> Result<FlightInfo, UpstreamError> {
         let request = self.request(FlightDescriptor::new_cmd(command))?;
-        let answer = self.client.clone().get_flight_info(request).await;
-        Ok(answer.map_err(|status| self.error("GetFlightInfo", &status, false))?.into_inner())
+        self.established("GetFlightInfo", self.client.clone().get_flight_info(request)).await
     }
 
     pub async fn schema(&self, command: Bytes) -> Result<SchemaResult, UpstreamError> {
         let request = self.request(FlightDescriptor::new_cmd(command))?;
-        let answer = self.client.clone().get_schema(request).await;
-        Ok(answer.map_err(|status| self.error("GetSchema", &status, false))?.into_inner())
+        self.established("GetSchema", self.client.clone().get_schema(request)).await
     }
 
     pub async fn do_get(&self, ticket: Ticket) -> Result<Streaming<FlightData>, UpstreamError> {
@@ -74,6 +90,32 @@ impl Session {
         let request = self.request(futures::stream::iter([first]))?;
         let answer = self.client.clone().do_exchange(request).await;
         Ok(answer.map_err(|status| self.error("DoExchange", &status, false))?.into_inner())
+    }
+
+    /// The answer of a call that runs nothing, and therefore has to come soon. The first answer of DoGet may take as
+    /// long as the statement does: whether its connection lives is told by pings.
+    async fn established<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, UpstreamError> {
+        let patience = self.channel.limits.establishment;
+        match tokio::time::timeout(patience, call).await {
+            Ok(answer) => Ok(answer.map_err(|status| self.error(method, &status, false))?.into_inner()),
+            Err(_) => {
+                // Perhaps it is the connection: the next call gets another one.
+                self.seat.node.link.clear();
+                let message = format!("{method} had no answer for {} s", patience.as_secs_f64());
+                let help = "the upstream hangs, is overloaded or cannot be reached any more; for one that is slow by \
+                            nature raise runtime.params.upstream_establishment_timeout";
+                Err(self.protocol(ErrorKind::Unavailable, message).with_help(help))
+            }
+        }
+    }
+
+    /// A stream that had begun has ended with `error`: not told by the end of its call.
+    pub fn broke(&self, error: &UpstreamError) {
+        self.channel.health.broke(self.seat.node.address, error);
     }
 
     fn request<T>(&self, message: T) -> Result<Request<T>, UpstreamError> {

@@ -105,6 +105,19 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         hears.map(Result::ok).boxed().shared()
     }
 
+    /// The value, where there is one.
+    pub fn peek(&self) -> Option<T> {
+        match &lock(&self.state).slot {
+            Slot::Ready(value) => Some(value.clone()),
+            Slot::Empty | Slot::Running(_) => None,
+        }
+    }
+
+    /// Whether there is no value, and none is being made.
+    pub fn is_empty(&self) -> bool {
+        matches!(lock(&self.state).slot, Slot::Empty)
+    }
+
     /// Puts a value in place.
     pub fn preset(&self, value: T) {
         lock(&self.state).slot = Slot::Ready(value);

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use crate::name::EndpointUrl;
 
 use super::error::{ErrorKind, Step, UpstreamError};
+use super::link::chain;
 
 /// More of an upstream's words than these are cut.
 const WORDS_MAX: usize = 2000;
@@ -53,6 +54,8 @@ impl Origin<'_> {
         }
         let words = self.clean(status.message());
         let kind = kind(status, doing);
+        // A connection that was lost is counted where it ends, for all of its calls.
+        let step = if is_lost_connection(status) { Step::Tcp } else { doing.step };
         let message = match (&kind, words.is_empty()) {
             (ErrorKind::MessageTooLarge { found, limit }, _) => {
                 return self.too_large(*found, *limit, doing, &words);
@@ -60,7 +63,7 @@ impl Origin<'_> {
             (_, true) => format!("{} failed: {}", doing.method, status.code().description()),
             (_, false) => format!("{} failed: {words}", doing.method),
         };
-        let error = UpstreamError::new(kind, doing.step, self.endpoint, message);
+        let error = UpstreamError::new(kind, step, self.endpoint, message);
         match self.help(&error.kind) {
             Some(help) => error.with_help(help),
             None => error,
@@ -70,7 +73,7 @@ impl Origin<'_> {
     fn help(&self, kind: &ErrorKind) -> Option<String> {
         match kind {
             ErrorKind::Auth => Some(self.auth_help()),
-            ErrorKind::Unavailable => {
+            ErrorKind::Unavailable | ErrorKind::Passing => {
                 Some("the upstream is down, starting or overloaded; check it and try again".to_owned())
             }
             ErrorKind::Timeout => Some("the upstream's own time limit ended the call".to_owned()),
@@ -193,8 +196,11 @@ fn kind(status: &Status, doing: Doing) -> ErrorKind {
     if let Some(too_large) = message_too_large(status.code(), &words, doing.limit) {
         return too_large;
     }
-    if status.metadata().contains_key(RETRYABLE_KEY) || is_reset(status, &words) {
+    if is_reset(status, &words) {
         return ErrorKind::Unavailable;
+    }
+    if status.metadata().contains_key(RETRYABLE_KEY) && status.code() != Code::Unavailable {
+        return ErrorKind::Passing;
     }
     match status.code() {
         Code::Unavailable => ErrorKind::Unavailable,
@@ -214,6 +220,11 @@ fn is_reset(status: &Status, words: &str) -> bool {
     matches!(status.code(), Code::Internal | Code::Cancelled | Code::Unknown)
         && (RESET_PHRASES.iter().any(|phrase| words.contains(phrase))
             || find_source::<hyper::Error>(status).is_some())
+}
+
+/// Whether the connection itself ended; a stream that the server resets is no more than an answer.
+fn is_lost_connection(status: &Status) -> bool {
+    find_source::<hyper::Error>(status).is_some_and(|error| !chain(error).contains("stream error"))
 }
 
 /// Our own limit (`found 5 bytes, the limit is: 4 bytes`), or that of a gRPC server (`Received message

@@ -46,6 +46,8 @@ pub enum Credentials {
 #[derive(Clone)]
 pub struct Target {
     pub endpoint: EndpointUrl,
+    /// Asked in this order while those before them are away. They must hold the same data.
+    pub standby: Vec<EndpointUrl>,
     pub flavor: Flavor,
     pub credentials: Credentials,
     pub table: RemoteTableName,
@@ -71,8 +73,8 @@ impl Target {
         let is_tls = place.as_ref().is_some_and(|place| place.endpoint.is_tls());
         let tls = tls_files::read(&mut rules, is_tls);
         match (place, rules.problems.is_empty()) {
-            (Some(Place { endpoint, table: Some(table), app, .. }), true) => {
-                Ok(Self { endpoint, flavor, credentials, table, max_message_size, tls, app })
+            (Some(Place { endpoint, standby, table: Some(table), app, .. }), true) => {
+                Ok(Self { endpoint, standby, flavor, credentials, table, max_message_size, tls, app })
             }
             _ => {
                 rules.problems.sort_by_key(|problem| problem.at);
@@ -103,6 +105,7 @@ impl Target {
         };
         Ok(Self {
             endpoint,
+            standby: Vec::new(),
             flavor: Flavor::Spice,
             credentials,
             table: RemoteTableName { parts: Vec::new() },
@@ -115,6 +118,7 @@ impl Target {
     pub(super) fn id(&self) -> UpstreamId {
         UpstreamId {
             endpoint: self.endpoint.clone(),
+            standby: self.standby.clone(),
             flavor: self.flavor,
             credentials: self.credentials.clone(),
             tls: self.tls.clone(),

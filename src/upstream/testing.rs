@@ -129,6 +129,8 @@ pub struct Script {
     pub token: Mutex<String>,
     pub metadata: Mutex<Vec<String>>,
     pub waits: AtomicBool,
+    /// No call is answered; the connection lives.
+    pub hangs: AtomicBool,
     /// What each DoExchange is sent, in order, before it ends.
     pub exchange: Mutex<Vec<Sent>>,
     /// What each DoExchange was asked for.
@@ -175,6 +177,7 @@ impl Default for Script {
             token: Mutex::new("token-0".to_owned()),
             metadata: Mutex::default(),
             waits: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             exchange: Mutex::default(),
             asked: Mutex::default(),
             statements: Mutex::default(),
@@ -271,6 +274,9 @@ where
             let number = calls.fetch_add(1, Ordering::SeqCst) + 1;
             if script.cut_every.is_some_and(|every| number >= every) {
                 cutter.notify_one();
+                std::future::pending::<()>().await;
+            }
+            if script.hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
             if take(&script.http.0) {

@@ -3,6 +3,7 @@
 mod answers;
 mod auth;
 pub(super) mod exchange;
+mod protection;
 mod rules;
 mod tls;
 mod trouble;

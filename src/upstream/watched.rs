@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -19,6 +20,8 @@ pub(super) struct Notes {
     pub first: OnceLock<FirstBytes>,
     pub failure: OnceLock<Failure>,
     changed: Notify,
+    /// How many calls the connection's owner has under way.
+    load: OnceLock<Arc<AtomicUsize>>,
 }
 
 /// What a server says first, whoever it is.
@@ -48,6 +51,17 @@ impl Notes {
         if self.failure.set(failure).is_ok() {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Says whose calls the connection carries.
+    pub fn carries(&self, load: Arc<AtomicUsize>) {
+        // A connection has one owner.
+        let _ = self.load.set(load);
+    }
+
+    /// Whether calls would suffer from its end.
+    pub fn is_carrying(&self) -> bool {
+        self.load.get().is_some_and(|load| load.load(Ordering::Relaxed) > 0)
     }
 
     /// Resolves when the server has said anything, or the connection has failed.

@@ -77,6 +77,9 @@ impl RefreshError {
                 | ErrorKind::Tls
                 | ErrorKind::Auth
                 | ErrorKind::Unavailable
+                | ErrorKind::CircuitOpen
+                | ErrorKind::Busy
+                | ErrorKind::Passing
                 | ErrorKind::Timeout
                 | ErrorKind::NotFound
                 | ErrorKind::Planning

@@ -101,6 +101,39 @@ fn broken_rules_are_named() {
 }
 
 #[test]
+fn lists_of_endpoints() {
+    let list = |text: &str| {
+        let target = target(SpiceAi, "t", &[("endpoint", text)]);
+        let standby: Vec<_> = target.standby.iter().map(ToString::to_string).collect();
+        format!("{} then {}", target.endpoint, standby.join(" "))
+    };
+    assert_eq!(list("grpc+tls://a:1, https://b:2,https://c"), "https://a:1 then https://b:2 https://c:443");
+    let broken = |text: &str| problems("t", SpiceAi, "x", &[("endpoint", text), REGION, KEY]);
+    insta::assert_snapshot!(broken("https://a:1,, http://b:1, grpc+tls://a:1, ftp://c:1"), @r"
+    2: InvalidEndpointList: dataset `t`: the list in `spiceai_endpoint` has an empty item
+       list endpoints with the same data, each once, all of them with TLS or none, such as `https://a:50051, https://b:50051`
+    2: InvalidEndpointList: dataset `t`: the list in `spiceai_endpoint` mixes TLS and plaintext: https://a:1 and http://b:1
+       list endpoints with the same data, each once, all of them with TLS or none, such as `https://a:50051, https://b:50051`
+    2: InvalidEndpointList: dataset `t`: the list in `spiceai_endpoint` names https://a:1 twice
+       list endpoints with the same data, each once, all of them with TLS or none, such as `https://a:50051, https://b:50051`
+    2: UnsupportedEndpointScheme: dataset `t`: unsupported endpoint scheme in endpoint ftp://c:1: ftp:// is not supported
+       use http:// for plaintext Flight, or https:// or grpc+tls:// for TLS, with host and port
+    ");
+    insta::assert_snapshot!(broken("https://a:1, https://us-east-1-prod-aws-flight.spiceai.io"), @r"
+    2: InvalidEndpointList: dataset `t`: `spiceai_endpoint`: https://us-east-1-prod-aws-flight.spiceai.io:443 is Spice.ai Cloud, which stands in no list
+       name the Cloud's endpoint alone: it fails over by itself
+    ");
+    insta::assert_snapshot!(problems("t", SpiceAi, "https://a:1,https://b:1/x", &[]), @r"
+    1: InvalidEndpointList: dataset `t`: `from:` names one endpoint, and `https://a:1,https:` is a list
+       write `from: spice.ai:<table>`, and the list into the param `spiceai_endpoint`
+    ");
+    insta::assert_snapshot!(problems("t", FlightSql, "x", &[("endpoint", "http://a:1, http://a:1")]), @r"
+    2: InvalidEndpointList: dataset `t`: the list in `flightsql_endpoint` names http://a:1 twice
+       list endpoints with the same data, each once, all of them with TLS or none, such as `https://a:50051, https://b:50051`
+    ");
+}
+
+#[test]
 fn all_problems_of_a_dataset_come_together() {
     let pki = Pki::new();
     let garbage = pki.write("garbage.pem", "not PEM");

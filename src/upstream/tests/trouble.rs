@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::testing::{Script, Server, spice};
-use super::super::{ErrorKind, Step};
+use super::super::{CircuitState, ErrorKind, Step};
 use super::{collect, count, text};
 use crate::task::Scope;
 
@@ -54,7 +54,7 @@ async fn errors_keep_their_kind() {
         assert_eq!(server.script.calls.load(Ordering::SeqCst), before + 1, "{sql} was retried");
     }
     let before = server.script.calls.load(Ordering::SeqCst);
-    assert_eq!(collect(&upstream, "retryable").await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(collect(&upstream, "retryable").await.unwrap_err().kind, ErrorKind::Passing);
     assert_eq!(server.script.calls.load(Ordering::SeqCst), before + 5);
 }
 
@@ -150,8 +150,18 @@ async fn an_upstream_that_comes_back_is_used_again() {
     server.stop().await;
     let error = collect(&upstream, "all").await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
+    // Five attempts failed: now nothing is sent.
+    let begun = Instant::now();
+    let error = collect(&upstream, "all").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::CircuitOpen, "{error}");
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
     let server = Server::start_at(address, Script::default(), None).await;
-    assert_eq!(count(&upstream, "all").await.unwrap(), 4);
+    let begun = Instant::now();
+    while count(&upstream, "all").await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(upstream.health().endpoints[0].circuit, CircuitState::Closed);
     drop(server);
 }
 

@@ -1,7 +1,9 @@
 //! The harness: everything that an integration test needs to surround the real binary with a world.
 //!
+//! - [`dns`]: a name server with names of the test's own.
 //! - [`pki`]: a CA and certificates, good and bad, made at run time.
 //! - [`port`]: a port on which nobody listens.
+//! - [`proxy`]: a TCP proxy that goes silent, refuses and resets.
 //! - [`upstream`]: a real Flight upstream that records its calls and fails on request.
 //! - [`rest`]: an HTTPS server whose answers the test writes.
 //! - [`sidecar`]: the real binary on free ports, killed with the test.
@@ -12,8 +14,10 @@
 //! Tests of these parts are in `harness.rs`.
 
 pub mod client;
+pub mod dns;
 pub mod pki;
 pub mod port;
+pub mod proxy;
 pub mod rest;
 pub mod sidecar;
 pub mod spicepod;

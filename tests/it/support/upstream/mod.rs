@@ -18,7 +18,7 @@ mod service;
 mod socket;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,6 +71,7 @@ pub struct Builder {
     session: SessionContext,
     tls: Option<ServerTls>,
     settings: Settings,
+    ip: Ipv4Addr,
     port: u16,
 }
 
@@ -120,6 +121,10 @@ struct State {
     feeds: exchange::Feeds,
     /// Told to every open connection.
     cuts: tokio::sync::broadcast::Sender<()>,
+    /// Told to the listener and to every open connection: no further call.
+    goodbyes: tokio::sync::broadcast::Sender<()>,
+    /// Connections that are open now.
+    open_connections: AtomicUsize,
     /// Connections that were open when this was raised are dark.
     blackholes: AtomicUsize,
     connections: AtomicUsize,
@@ -227,7 +232,13 @@ impl Builder {
         self
     }
 
-    /// Listens on 127.0.0.1 and serves.
+    /// Another address of this machine.
+    pub fn ip(mut self, ip: Ipv4Addr) -> Self {
+        self.ip = ip;
+        self
+    }
+
+    /// Listens on 127.0.0.1, or where it was told to, and serves.
     pub async fn start(self) -> Upstream {
         let state = State {
             session: self.session,
@@ -242,12 +253,14 @@ impl Builder {
             running: Mutex::default(),
             feeds: exchange::Feeds::default(),
             cuts: tokio::sync::broadcast::channel(64).0,
+            goodbyes: tokio::sync::broadcast::channel(64).0,
+            open_connections: AtomicUsize::new(0),
             blackholes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             reset_every: AtomicUsize::new(0),
             goaway_every: AtomicUsize::new(0),
         };
-        let addr = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let addr = SocketAddr::from((self.ip, self.port));
         let tls = self.tls.map(|tls| tls.server_config());
         let mut upstream = Upstream { addr, tls, state: Arc::new(state), running: None, port: None };
         upstream.restart().await;
@@ -272,6 +285,7 @@ impl Upstream {
                 snapshot_lag: Duration::ZERO,
                 write_lag: Duration::ZERO,
             },
+            ip: Ipv4Addr::LOCALHOST,
             port: 0,
         }
     }
@@ -394,6 +408,19 @@ impl Upstream {
     /// No token given so far is good any more.
     pub fn expire_tokens(&self) {
         lock(&self.state.tokens).valid.clear();
+    }
+
+    /// Closes the listener, lets calls end, and stops: as a server does that is asked to end.
+    pub async fn drain(&mut self) {
+        // Perhaps nothing runs.
+        let _ = self.state.goodbyes.send(());
+        let drained = async {
+            while self.state.open_connections.load(Ordering::SeqCst) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(STOP_MAX, drained).await.expect("calls that end");
+        self.stop().await;
     }
 
     /// Closes the listener and kills every connection.

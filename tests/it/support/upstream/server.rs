@@ -52,8 +52,13 @@ pub(super) async fn accept_loop(
     state: Arc<State>,
     scope: Scope,
 ) {
+    let mut goodbyes = state.goodbyes.subscribe();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = goodbyes.recv() => return,
+        };
+        match accepted {
             Ok((tcp, _)) => {
                 let serve = serve_tcp(tcp, tls.clone(), Arc::clone(&state));
                 scope.spawn("fake upstream connection", serve);
@@ -89,6 +94,8 @@ async fn serve_http2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, s
         goaway: Notify::new(),
     });
     let mut cuts = state.cuts.subscribe();
+    let mut goodbyes = state.goodbyes.subscribe();
+    let _open = Open::new(Arc::clone(&state));
     let flight = FlightServiceServer::new(Fake(Arc::clone(&state)));
     let socket = Socket::new(io, Arc::clone(&state));
     let service = service_fn({
@@ -106,9 +113,26 @@ async fn serve_http2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, s
             _ = cuts.recv() => return,
             () = connection.reset.notified() => return,
             () = connection.goaway.notified() => serving.as_mut().graceful_shutdown(),
+            Ok(()) = goodbyes.recv() => serving.as_mut().graceful_shutdown(),
             // A client that goes away in mid-call is an error for hyper, and everyday life here.
             _ = serving.as_mut() => return,
         }
+    }
+}
+
+/// A connection that is open.
+struct Open(Arc<State>);
+
+impl Open {
+    fn new(state: Arc<State>) -> Self {
+        state.open_connections.fetch_add(1, Ordering::SeqCst);
+        Self(state)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open_connections.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
