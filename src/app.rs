@@ -11,6 +11,7 @@ mod listeners;
 mod live;
 mod plan;
 mod protection;
+mod pulse;
 mod reload;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::task::Scope;
 use crate::telemetry::{self, Render};
 
 pub use agents::descriptions;
+use fixed::Fixed;
 use generation::Generation;
 pub use headless::Core;
 pub use listeners::{Addresses, BindError, FLIGHT_DEFAULT, HTTP_DEFAULT, Listeners, METRICS_DEFAULT, Urls};
@@ -64,6 +66,9 @@ impl App {
         let urls = addresses.urls(&built.spicepod.runtime);
         let shutdown_timeout = built.spicepod.runtime.shutdown_timeout;
         metrics::gauge!("query_memory_limit_bytes").set(basis.resources.memory_limit() as f64);
+        if let Err(error) = pulse::watch(&process) {
+            tracing::warn!(%error, "nobody watches whether tasks get on");
+        }
         let generation = Generation::begin(built, &process);
         let live = Live::new(generation.engine.clone(), ConfigStatus::now(generation.version.clone()));
         let guards = guarding.protection.guards();
@@ -83,15 +88,16 @@ impl App {
             shutdown_timeout: shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get()),
         };
         if let Some(path) = path {
-            let guarding = follows;
+            let begun = Fixed::of(&generation.spicepod.runtime);
             let reloader = Reloader {
                 path,
+                begun,
                 generation,
                 live,
                 basis,
                 guards,
                 process: process.clone(),
-                guarding,
+                guarding: follows,
                 secrets,
             };
             process.spawn("configuration", reloader.follow());

@@ -4,14 +4,24 @@ use std::fmt::Debug;
 
 use crate::config::{Runtime, Spicepod};
 
-/// The settings that have changed and hold from the next start on.
-pub(super) fn changed(former: &Spicepod, now: &Spicepod) -> Vec<&'static str> {
-    let (former, now) = (fixed(&former.runtime), fixed(&now.runtime));
-    former.into_iter().zip(now).filter(|(former, now)| former != now).map(|((name, _), _)| name).collect()
+/// The settings of one spicepod that hold for as long as the process that began with it, by what their values look like.
+/// None of them holds a secret.
+pub(super) struct Fixed(Vec<(&'static str, String)>);
+
+impl Fixed {
+    pub(super) fn of(runtime: &Runtime) -> Self {
+        Self(settings(runtime).into())
+    }
+
+    /// The settings that are others in `spicepod`: they hold from the next start on.
+    pub(super) fn changed(&self, spicepod: &Spicepod) -> Vec<&'static str> {
+        let now = settings(&spicepod.runtime);
+        let pairs = self.0.iter().zip(now);
+        pairs.filter(|(begun, now)| **begun != *now).map(|((name, _), _)| *name).collect()
+    }
 }
 
-/// By what their values look like; none of them holds a secret.
-fn fixed(runtime: &Runtime) -> [(&'static str, String); 12] {
+fn settings(runtime: &Runtime) -> [(&'static str, String); 12] {
     fn shown(value: &dyn Debug) -> String {
         format!("{value:?}")
     }

@@ -8,10 +8,11 @@ use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
 
 use crate::query::{
-    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, Prepared, Publication, PutError,
-    QueryError, QueryRecord, QueryRef, Request, SubscribeError, Vocabulary, Writer,
+    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, MemoryUse, Prepared, Publication,
+    PutError, QueryError, QueryRecord, QueryRef, Request, SubscribeError, Vocabulary, Writer,
 };
 use crate::serve::{ConfigStatus, Door};
+use crate::upstream::UpstreamHealth;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -66,6 +67,14 @@ impl Door for Live {
 
     fn config(&self) -> ConfigStatus {
         ConfigStatus::clone(&self.0.config.load())
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamHealth> {
+        self.engine().upstreams()
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.engine().memory()
     }
 
     fn primary_key(&self, path: &[String]) -> Vec<String> {

@@ -18,7 +18,7 @@ use crate::serve::{ConfigStatus, Door};
 use crate::settled::{Next, Settled};
 use crate::task::{self, Scope};
 
-use super::fixed;
+use super::fixed::Fixed;
 use super::generation::Generation;
 use super::live::Live;
 use super::plan::{Basis, Guarding, Plan};
@@ -34,6 +34,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// See the module.
 pub(super) struct Reloader {
     pub path: PathBuf,
+    /// What the process began with.
+    pub begun: Fixed,
     pub generation: Generation,
     pub live: Live,
     pub basis: Basis,
@@ -124,7 +126,7 @@ impl Reloader {
         let Some(next) = next.taken() else { return };
         let former = std::mem::replace(&mut self.generation, next);
         let next = &self.generation;
-        let needs_restart = fixed::changed(&former.spicepod, &next.spicepod);
+        let needs_restart = self.begun.changed(&next.spicepod);
         let mut status = ConfigStatus::now(Arc::clone(&next.version));
         status.needs_restart.clone_from(&needs_restart);
         self.live.replace(next.engine.clone(), status);

@@ -8,6 +8,7 @@ use clap::Args;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::acceleration::Progress;
 use crate::name::DatasetName;
@@ -76,6 +77,52 @@ pub(super) struct Failure {
     pub reason: String,
 }
 
+/// The process, as `GET /health/detailed` tells it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Process {
+    config: Config,
+    upstreams: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    version: String,
+    rejected: Option<String>,
+    needs_restart: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Endpoint {
+    endpoint: String,
+    circuit: String,
+    since: Option<String>,
+    last_error: Option<String>,
+}
+
+impl Process {
+    /// What somebody should look at; nothing where all is well.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for endpoint in self.upstreams.iter().filter(|endpoint| endpoint.circuit != "closed") {
+            let Endpoint { endpoint, circuit, since, last_error } = endpoint;
+            let since = since.as_deref().map(|since| format!(" since {since}")).unwrap_or_default();
+            let why = last_error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+            remarks.push(format!("circuit of {endpoint} is {circuit}{since}{why}"));
+        }
+        let Config { version, rejected, needs_restart } = &self.config;
+        if let Some(why) = rejected {
+            remarks.push(format!(
+                "configuration {version} answers; the one in the files cannot be used:\n{why}"
+            ));
+        }
+        if !needs_restart.is_empty() {
+            let settings = needs_restart.join(", ");
+            remarks.push(format!("changed settings that hold from the next start on: {settings}"));
+        }
+        remarks
+    }
+}
+
 impl SidecarArgs {
     pub(super) fn sidecar(&self) -> Sidecar {
         Sidecar { place: self.place.clone(), reach: self.reach.clone() }
@@ -112,6 +159,17 @@ impl Sidecar {
         self.read_datasets(&self.datasets_json().await?)
     }
 
+    /// How the process and its upstreams are.
+    ///
+    /// # Errors
+    /// No answer, or not a sidecar's.
+    pub(super) async fn process(&self) -> Result<Process, String> {
+        match self.get("/health/detailed").await? {
+            (StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE, body) => self.read(&body),
+            (status, body) => Err(self.unexpected(status, &body)),
+        }
+    }
+
     /// The same as it was sent.
     ///
     /// # Errors
@@ -126,6 +184,10 @@ impl Sidecar {
     /// # Errors
     /// Not what a sidecar answers.
     pub(super) fn read_datasets(&self, json: &[u8]) -> Result<Vec<Dataset>, String> {
+        self.read(json)
+    }
+
+    fn read<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, String> {
         let place = &self.place;
         serde_json::from_slice(json)
             .map_err(|error| format!("what answers at {place} is no sidewing of this version: {error}"))

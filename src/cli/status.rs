@@ -48,6 +48,10 @@ async fn report(sidecar: &Sidecar, as_json: bool) -> Result<bool, String> {
     }
     let datasets = sidecar.read_datasets(&json)?;
     say!("{}", page(&datasets, &String::from_utf8_lossy(&told)));
+    let remarks = sidecar.process().await?.remarks();
+    if !remarks.is_empty() {
+        say!("\n{}", remarks.join("\n"));
+    }
     Ok(is_ready)
 }
 

@@ -4,7 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use datafusion::execution::memory_pool::MemoryLimit;
+
 use crate::acceleration::{Phase, Status};
+use crate::upstream::UpstreamHealth;
 
 use super::{DatasetState, DatasetStatus, Engine};
 
@@ -22,7 +25,32 @@ impl DatasetStatus {
     }
 }
 
+/// What queries, accelerated data and cached results take together, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    pub used_bytes: usize,
+    /// None where there is none.
+    pub limit_bytes: Option<usize>,
+}
+
 impl Engine {
+    /// How each upstream is. Asks nobody.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<UpstreamHealth> {
+        self.federation.upstream_health()
+    }
+
+    /// What the pool has given out.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUse {
+        let pool = self.federation.memory_pool();
+        let limit_bytes = match pool.memory_limit() {
+            MemoryLimit::Finite(limit) => Some(limit),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => None,
+        };
+        MemoryUse { used_bytes: pool.reserved(), limit_bytes }
+    }
+
     /// Writes the gauges of every dataset and view as they are now.
     pub fn measure(&self) {
         for dataset in self.datasets() {

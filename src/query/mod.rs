@@ -40,6 +40,7 @@ pub use cache::{CacheWishes, ClientKey, ResultsCache, Scope};
 pub use caller::{Caller, KeyId, Principal, Rights};
 pub use engine::{Engine, Options};
 pub use error::QueryError;
+pub use gauges::MemoryUse;
 pub use limits::{STACK_SIZE, STATEMENT_BYTES_MAX};
 pub use prepare::Prepared;
 pub use readiness::Readiness;

@@ -27,9 +27,11 @@ use std::time::SystemTime;
 use arrow::datatypes::SchemaRef;
 
 use crate::query::{
-    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, Prepared, Publication, PutError,
-    QueryError, QueryRecord, QueryRef, Request, SubscribeError, Vocabulary, Writer,
+    Answer, Ask, AskError, Caller, CancelError, DatasetStatus, Engine, MemoryUse, Prepared, Publication,
+    PutError, QueryError, QueryRecord, QueryRef, Request, SubscribeError, Vocabulary, Writer,
 };
+
+use crate::upstream::UpstreamHealth;
 
 pub use access::{Access, ApiKey};
 pub use keys::ApiKeys;
@@ -80,6 +82,16 @@ pub trait Door: Clone + Send + Sync + 'static {
     /// The configuration that answers; a door without one has no name for it.
     fn config(&self) -> ConfigStatus {
         ConfigStatus::now("none".into())
+    }
+
+    /// How each upstream is; a door without any knows of none.
+    fn upstreams(&self) -> Vec<UpstreamHealth> {
+        Vec::new()
+    }
+
+    /// What queries and data take; nothing of a door that does not count.
+    fn memory(&self) -> MemoryUse {
+        MemoryUse::default()
     }
 
     /// The columns of a dataset's primary key, by the parts of its name; none where none is declared.
@@ -144,6 +156,14 @@ impl Door for Engine {
 
     fn table_schema(&self, path: &[String]) -> impl Future<Output = Result<SchemaRef, QueryError>> + Send {
         Engine::table_schema(self, path)
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamHealth> {
+        Engine::upstreams(self)
+    }
+
+    fn memory(&self) -> MemoryUse {
+        Engine::memory(self)
     }
 
     fn primary_key(&self, path: &[String]) -> Vec<String> {

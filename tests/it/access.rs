@@ -3,6 +3,7 @@
 mod dial;
 
 mod keys;
+mod rotation;
 mod sockets;
 mod tls;
 

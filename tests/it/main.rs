@@ -34,6 +34,7 @@ mod messages;
 mod protection;
 mod publishing;
 mod pushdown;
+mod reload;
 mod resilience;
 mod secrets;
 mod sql;

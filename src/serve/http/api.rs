@@ -14,7 +14,7 @@ use utoipa::{OpenApi, Path};
 
 use super::OPEN_ROUTES;
 use super::error::ErrorBody;
-use super::{acceleration, asked, datasets, envelope, process, queries};
+use super::{acceleration, asked, datasets, detailed, envelope, process, queries};
 use crate::serve::Door;
 
 /// The ways to show a key.
@@ -44,6 +44,8 @@ const REQUEST_ID: &str = "X-Request-Id";
         process::CatalogItem,
         process::SpicepodItem,
         process::ListenerItem,
+        process::StatusAnswer,
+        detailed::Detailed,
         queries::Running,
         queries::Ended,
         queries::Cancelled,

@@ -15,6 +15,7 @@ mod pages;
 mod acceleration;
 mod console;
 mod datasets;
+mod detailed;
 mod health;
 mod process;
 mod queries;
@@ -107,13 +108,14 @@ fn routes<D: Door>(door: &D, mcp: McpOptions) -> Api<D> {
         .route(process::__path_catalogs, process::catalogs)
         .group("process")
         .route(process::__path_spicepods, process::spicepods::<D>)
-        .route(process::__path_status, process::status)
+        .route(process::__path_status, process::status::<D>)
         .route(docs::__path_document, docs::document)
         .group("health")
         .route(health::__path_ready, health::ready::<D>)
         .route(health::__path_readyz, health::readyz::<D>)
         .route(health::__path_health, health::health)
         .route(health::__path_healthz, health::healthz)
+        .route(detailed::__path_detailed, detailed::detailed::<D>)
         .aside("/docs/openapi.json", get(docs::document))
         .aside("/docs", get(docs::redirect))
         .aside("/docs/", get(docs::page))

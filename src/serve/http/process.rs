@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::about::About;
+use super::detailed::{self, Detailed};
 use super::error::Refusal;
 use super::extract::Params;
 use super::listing::{self, Csv, ListFormat, ListParams};
@@ -145,25 +146,51 @@ pub(super) async fn spicepods<D: Door>(
     listing::answer(&[item], &SPICEPODS, params.format, &headers)
 }
 
+/// What `/v1/status` answers: the listeners, or with `verbose` every part of the process.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Status)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes two answers that are written elsewhere")]
+pub(super) enum StatusAnswer {
+    Listeners(Vec<ListenerItem>),
+    Detailed(Detailed),
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StatusParams {
+    /// Every part of the process in place of its listeners, as `/health/detailed`.
+    #[serde(default)]
+    verbose: bool,
+    /// Wins over `Accept`.
+    #[param(inline)]
+    format: Option<ListFormat>,
+}
+
 /// The listeners of the process.
 #[utoipa::path(
     get,
     path = "/v1/status",
-    params(ListParams),
+    params(StatusParams),
     responses(
         (status = 200, description = "Every listener", content(
-            (Vec<ListenerItem> = "application/json"),
+            (StatusAnswer = "application/json"),
             (String = "text/csv"),
         )),
         (status = 400, description = "The query string cannot be read"),
         (status = 406, description = "Neither JSON nor CSV is accepted"),
+        (status = 503, description = "With `verbose`: something is not answered", body = Detailed),
     )
 )]
-pub(super) async fn status(
+pub(super) async fn status<D: Door>(
+    State(door): State<D>,
     Extension(process): Extension<Process>,
-    Params(params): Params<ListParams>,
+    Params(params): Params<StatusParams>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    if params.verbose {
+        return Ok(detailed::told(&door, &process));
+    }
     let status = if process.draining.is_cancelled() { "ShuttingDown" } else { "Ready" };
     let listeners = process.about.listeners.iter();
     let items: Vec<_> = listeners
