@@ -43,6 +43,11 @@ impl Health {
         }
     }
 
+    /// Nobody needs these addresses, which could not be connected to.
+    pub fn leave(&self, addresses: &[Address]) {
+        self.eject(addresses);
+    }
+
     /// A stream that had begun has ended with `error`.
     pub fn broke(&self, address: Address, error: &UpstreamError) {
         if verdict(error) == Verdict::AtFault {

@@ -154,7 +154,12 @@ impl Roster {
                 Ok(link)
             }
             Err(failed) => {
-                self.health.lost(&failed.at, &failed.error);
+                // Where somebody is connected, one more address that is not there is no trouble of the endpoint's: else
+                // the probe of an open circuit would fail by what was only tried beside it.
+                match self.is_connected() {
+                    true => self.health.leave(&failed.at),
+                    false => self.health.lost(&failed.at, &failed.error),
+                }
                 Err(failed.error)
             }
         }

@@ -242,6 +242,24 @@ async fn a_rolling_restart_of_two_addresses_loses_no_query() {
     }
 }
 
+/// `localhost` is such a name where the upstream listens on one of its addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_where_nobody_listens_does_not_keep_the_circuit_open() {
+    let pki = Pki::new();
+    let tls = pki.server("core.test");
+    let mut only = Upstream::builder().table("items", items()).tls(tls).ip(FIRST).start().await;
+    let names = NameServer::start(&[FIRST, SECOND], 1).await;
+    let sidecar = by_name(&pki, &names, only.addr().port()).await;
+    for _ in 0..2 {
+        only.stop().await;
+        until_open(&sidecar).await;
+        // The ejections of either address grow meanwhile.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        only.restart().await;
+        until_answered(&sidecar).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_that_the_name_server_no_longer_names_are_left() {
     let pki = Pki::new();

@@ -145,7 +145,7 @@ async fn what_is_held_otherwise_is_loaded_first() {
     }
     assert!(seen.iter().all(|rows| *rows == json!(3) || *rows == json!(2)), "{seen:?}");
     // Files are let go by who had them.
-    let filed = Dataset::of("items", &core).accelerated("mode: file, engine: cayenne");
+    let filed = Dataset::of("items", &core).accelerated("mode: file");
     write(&sidecar, &spicepod(std::slice::from_ref(&filed), "runtime: {params: {data_dir: data}}\n"));
     sidecar.wait_until("files", async || sidecar.dir().join("data").exists()).await;
     sidecar.wait_until("all rows", async || counted(&sidecar, "items").await == Some(json!(3))).await;
