@@ -6,11 +6,12 @@
 mod agents;
 mod headless;
 mod listeners;
+mod outward;
 mod protection;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::acceleration::Acceleration;
 use crate::config::{ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
@@ -22,7 +23,7 @@ use crate::serve;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
 use crate::task::Scope;
-use crate::telemetry::{self, Render};
+use crate::telemetry::{self, LogFormat, Otlp, Registry, Render, Tracer};
 use crate::upstream::{Pool, PoolOptions, Target};
 
 pub use agents::descriptions;
@@ -32,6 +33,8 @@ use protection::{Guards, Protection};
 
 /// The inbound message limit of datasets that set none.
 const MESSAGE_SIZE_VARIABLE: &str = "SIDEWING_MAX_MESSAGE_SIZE";
+/// `human` or `json`.
+const LOG_FORMAT_VARIABLE: &str = "SIDEWING_LOG_FORMAT";
 /// How many datasets of one upstream are loaded at a time by default.
 const LOAD_PARALLELISM: usize = 8;
 /// How many queries run at a time for each core by default: most of them wait for an upstream.
@@ -40,6 +43,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keepers hold nothing that has to be finished.
 const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is left to be told is tried once.
+const OUTWARD_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A spicepod with its secrets resolved, its connections described and its views laid out: everything
 /// that can be known without a network is right.
@@ -50,6 +56,8 @@ pub struct Plan {
     pub acceleration: Acceleration,
     resources: Resources,
     protection: Protection,
+    tracer: Tracer,
+    otlp: Option<Otlp>,
     /// Owns the connections to upstreams.
     connections: Scope,
 }
@@ -60,50 +68,68 @@ impl Plan {
     /// # Errors
     /// Every problem of every dataset and view at once.
     pub fn try_new(mut spicepod: Spicepod) -> Result<Self, Diagnostics> {
+        let registry = Registry::global();
         let connections = Scope::new();
         let names: Vec<&DatasetName> = spicepod.datasets.iter().map(|dataset| &dataset.name).collect();
         let mut problems = federation::view_problems(&names, &spicepod.views);
         let resolved = resolved(&spicepod, &connections);
-        let (resources, datasets, protection) = match (Resources::try_new(&spicepod.runtime.memory), resolved)
-        {
-            (Ok(resources), Ok((datasets, protection))) if problems.is_empty() => {
-                (resources, datasets, protection)
-            }
-            (resources, resolved) => {
-                problems.extend(resources.err());
-                problems.extend(resolved.err().into_iter().flatten());
-                return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
-            }
-        };
+        let (resources, Resolved { datasets, protection, otlp }) =
+            match (Resources::try_new(&spicepod.runtime.memory), resolved) {
+                (Ok(resources), Ok(resolved)) if problems.is_empty() => (resources, resolved),
+                (resources, resolved) => {
+                    problems.extend(resources.err());
+                    problems.extend(resolved.err().into_iter().flatten());
+                    return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
+                }
+            };
         spicepod.warnings.extend(resources.warning().cloned());
+        let tracer = outward::tracer(&spicepod.runtime);
         let options = federation::Options {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
             target_partitions: spicepod.runtime.target_partitions,
             resources: Some(resources.clone()),
+            telemetry: federation::Telemetry { registry, tracer: tracer.clone() },
         };
         let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
             let acceleration = Acceleration::try_new(&spicepod, &federation)?;
             Ok((federation, acceleration))
         });
         match built {
-            Ok((federation, acceleration)) => {
-                Ok(Self { spicepod, datasets, federation, acceleration, resources, protection, connections })
-            }
+            Ok((federation, acceleration)) => Ok(Self {
+                spicepod,
+                datasets,
+                federation,
+                acceleration,
+                resources,
+                protection,
+                tracer,
+                otlp,
+                connections,
+            }),
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
     }
 }
 
 /// All that has secrets.
-fn resolved(
-    spicepod: &Spicepod,
-    connections: &Scope,
-) -> Result<(Vec<RemoteDataset>, Protection), Vec<Diagnostic>> {
+struct Resolved {
+    datasets: Vec<RemoteDataset>,
+    protection: Protection,
+    otlp: Option<Otlp>,
+}
+
+fn resolved(spicepod: &Spicepod, connections: &Scope) -> Result<Resolved, Vec<Diagnostic>> {
+    let begun = Instant::now();
     let secrets = Arc::new(Secrets::load(spicepod)?);
+    metrics::histogram!("secrets_store_load_duration_ms").record(begun.elapsed().as_secs_f64() * 1e3);
     let datasets = remote_datasets(spicepod, &secrets, connections);
-    match (datasets, Protection::try_new(&spicepod.runtime, secrets)) {
-        (Ok(datasets), Ok(protection)) => Ok((datasets, protection)),
-        (datasets, protection) => Err(datasets.err().into_iter().chain(protection.err()).flatten().collect()),
+    let otlp = outward::otlp(&spicepod.runtime, &secrets);
+    match (datasets, Protection::try_new(&spicepod.runtime, secrets), otlp) {
+        (Ok(datasets), Ok(protection), Ok(otlp)) => Ok(Resolved { datasets, protection, otlp }),
+        (datasets, protection, otlp) => {
+            let problems = datasets.err().into_iter().chain(protection.err()).chain(otlp.err());
+            Err(problems.flatten().collect())
+        }
     }
 }
 
@@ -168,6 +194,8 @@ pub struct App {
     scope: Scope,
     keepers: Scope,
     connections: Scope,
+    /// Of the telemetry: it hears the others end.
+    outward: Scope,
     resources: Resources,
     shutdown_timeout: Duration,
 }
@@ -175,19 +203,24 @@ pub struct App {
 impl App {
     /// Serves on `listeners` and starts to reach the upstreams. Returns at once.
     #[must_use]
-    pub fn start(plan: Plan, listeners: Listeners, metrics: Render) -> Self {
-        let Plan { spicepod, federation, acceleration, resources, protection, connections, .. } = plan;
-        let (scope, keepers) = (Scope::new(), Scope::new());
+    pub fn start(plan: Plan, listeners: Listeners, registry: &Registry) -> Self {
+        let Plan {
+            spicepod, federation, acceleration, resources, protection, tracer, otlp, connections, ..
+        } = plan;
+        let (scope, keepers, outward) = (Scope::new(), Scope::new(), Scope::new());
         let engine = engine(&spicepod.runtime, &federation, &acceleration, &keepers);
         metrics::gauge!("query_memory_limit_bytes").set(resources.memory_limit() as f64);
         let addresses = listeners.addresses.clone();
         let urls = addresses.urls(&spicepod.runtime);
         let guards = protection.start(&keepers);
-        serve_all(listeners, &spicepod, guards, &engine, metrics, &scope);
+        let measured = engine.clone();
+        registry.measured_by(move || measured.measure());
+        outward::start(&tracer, otlp, registry, &outward);
+        serve_all(listeners, &spicepod, guards, &engine, registry, &scope);
         bring_up(&spicepod.runtime, &federation, &acceleration, &keepers);
         let shutdown_timeout =
             spicepod.runtime.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get());
-        Self { engine, addresses, urls, scope, keepers, connections, resources, shutdown_timeout }
+        Self { engine, addresses, urls, scope, keepers, connections, outward, resources, shutdown_timeout }
     }
 
     /// Stops accepting, lets running queries end, then stops the keepers.
@@ -198,7 +231,8 @@ impl App {
         let drained = self.scope.shutdown(self.shutdown_timeout).await;
         let kept = self.keepers.shutdown(KEEPERS_SHUTDOWN_TIMEOUT).await;
         self.connections.cancel();
-        drained.and(kept)
+        let told = self.outward.shutdown(OUTWARD_SHUTDOWN_TIMEOUT).await;
+        drained.and(kept).and(told)
     }
 }
 
@@ -245,7 +279,7 @@ fn serve_all(
     spicepod: &Spicepod,
     guards: Guards,
     engine: &Engine,
-    metrics: Render,
+    registry: &Registry,
     scope: &Scope,
 ) {
     let Listeners { http, flight, metrics: metered, addresses } = listeners;
@@ -253,17 +287,17 @@ fn serve_all(
     let mcp = agents::mcp_options(spicepod, &addresses.http);
     let (about, cors) = (about(spicepod, &addresses), spicepod.runtime.cors.clone());
     let options = HttpOptions { tls: tls.clone(), access: access.clone(), cors, about, mcp };
+    for started in ["runtime_http_server_started", "runtime_flight_server_started"] {
+        metrics::counter!(started).absolute(1);
+    }
     let (door, serving) = (engine.clone(), scope.clone());
     scope.spawn_draining("http", async move { serve::http::serve(http, door, options, &serving).await });
     let options = FlightOptions { tls, access };
     let (door, serving) = (engine.clone(), scope.clone());
     scope
         .spawn_draining("flight", async move { serve::flight::serve(flight, door, options, &serving).await });
-    let measured = engine.clone();
-    let render: Render = Arc::new(move || {
-        measured.measure();
-        metrics()
-    });
+    let registry = registry.clone();
+    let render: Render = Arc::new(move || registry.render());
     let serving = scope.clone();
     scope.spawn_draining("metrics", async move {
         serve::metrics::serve(metered, render, metrics_tls, &serving).await;
@@ -296,4 +330,22 @@ pub fn verbosity(spicepod: &Spicepod) -> telemetry::Verbosity {
         Some(LogLevel::Verbose) => telemetry::Verbosity::Verbose,
         Some(LogLevel::VeryVerbose) => telemetry::Verbosity::VeryVerbose,
     }
+}
+
+/// How log lines are written: the environment wins over the spicepod.
+///
+/// # Errors
+/// A word of the environment that is no format.
+pub fn log_format(spicepod: &Spicepod) -> Result<LogFormat, String> {
+    use crate::config::LogFormat as Written;
+    let written = match std::env::var(LOG_FORMAT_VARIABLE) {
+        Ok(text) if !text.is_empty() => Some(Written::parse(&text).ok_or_else(|| {
+            format!("the environment variable {LOG_FORMAT_VARIABLE} is `{text}`: write `human` or `json`")
+        })?),
+        _ => spicepod.runtime.log_format,
+    };
+    Ok(match written {
+        None | Some(Written::Human) => LogFormat::Human,
+        Some(Written::Json) => LogFormat::Json,
+    })
 }

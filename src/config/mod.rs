@@ -21,6 +21,7 @@ mod params;
 mod references;
 mod results_cache;
 mod schema;
+mod telemetry;
 mod template;
 mod text;
 mod tls;
@@ -45,6 +46,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Warnings};
 pub use duration::{Duration, DurationError};
 pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
+pub use telemetry::{LogFormat, OtelExporter, OtelHeader, OtelProtocol, TaskHistory, Telemetry};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
 pub use tls::{ClientAuth, Pem, PemSource, Tls};
 pub use types::{

@@ -14,6 +14,7 @@ mod socket;
 mod stall;
 mod status;
 mod tls;
+mod trace;
 mod wire;
 
 pub mod flight;

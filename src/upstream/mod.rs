@@ -21,6 +21,7 @@ mod pool;
 mod single_flight;
 
 mod auth;
+mod call;
 mod retry;
 mod status;
 
@@ -44,7 +45,7 @@ pub use identity::UpstreamId;
 pub use pem::ClientTlsFiles;
 pub(crate) use pem::{certificates, private_key, read_pem_file};
 pub use pool::{Pool, PoolOptions};
-pub use reader::RemoteStream;
+pub use reader::{Received, RemoteStream};
 pub use table::RemoteTableName;
 pub use target::{Credentials, Flavor, Target};
 pub(crate) use tls::{provider, root_store};

@@ -10,10 +10,12 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::auth::Greeting;
+use super::call;
 use super::channel::{Channel, Wire};
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::single_flight::Held;
 use super::status::Doing;
+use crate::telemetry::{Context, Traceparent};
 
 #[derive(Clone)]
 pub(super) struct Session {
@@ -22,6 +24,8 @@ pub(super) struct Session {
     greeting: Held<Greeting>,
     limit: u64,
     step: Step,
+    /// On whose behalf, where that is known.
+    caller: Option<Traceparent>,
     /// Set when the upstream said UNAUTHENTICATED.
     rejected: Arc<AtomicBool>,
 }
@@ -34,12 +38,14 @@ impl Session {
         let client =
             FlightServiceClient::new(Wire(Arc::clone(channel))).max_decoding_message_size(decoded_max);
         let rejected = Arc::new(AtomicBool::new(false));
-        Ok(Self { channel: Arc::clone(channel), client, greeting, limit, step, rejected })
+        let caller = Context::current().and_then(|current| current.traceparent());
+        Ok(Self { channel: Arc::clone(channel), client, greeting, limit, step, caller, rejected })
     }
 
     /// The same call at another place.
     pub async fn at(&self, channel: &Arc<Channel>) -> Result<Self, UpstreamError> {
-        Self::open(channel, self.limit, self.step).await
+        let caller = self.caller.clone();
+        Ok(Self { caller, ..Self::open(channel, self.limit, self.step).await? })
     }
 
     /// Whether a new token may help; the old one is forgotten.
@@ -85,6 +91,9 @@ impl Session {
         if let Some(app) = &self.channel.id.app {
             metadata.insert("spiceai-org", self.ascii(&app.org)?);
             metadata.insert("spiceai-app", self.ascii(&app.app)?);
+        }
+        if let Some(caller) = &self.caller {
+            call::say(caller, metadata);
         }
         Ok(request)
     }

@@ -37,4 +37,5 @@ mod resilience;
 mod sql;
 mod streams;
 mod sub_plans;
+mod telemetry;
 mod tpch;

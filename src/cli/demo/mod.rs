@@ -92,7 +92,7 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let plan = config::load(&pod).and_then(Plan::try_new).map_err(|all| all.to_string())?;
     let listeners = Listeners::bind(free_addresses().await).await?;
     let name = plan.spicepod.name.clone();
-    let app = App::start(plan, listeners, telemetry::init_metrics()?);
+    let app = App::start(plan, listeners, &telemetry::init_metrics());
     print_addresses(&name, &app.urls);
     wait_ready(&app).await?;
     ask::all(&app.addresses).await?;

@@ -16,6 +16,7 @@ mod acceleration;
 mod console;
 mod datasets;
 mod health;
+mod log;
 mod process;
 mod queries;
 mod sql;
@@ -105,6 +106,8 @@ fn routes<D: Door>(door: &D, mcp: McpOptions) -> Api<D> {
         .group("process")
         .route(process::__path_spicepods, process::spicepods::<D>)
         .route(process::__path_status, process::status)
+        .route(log::__path_log, log::log)
+        .route(log::__path_set_log, log::set_log)
         .route(docs::__path_document, docs::document)
         .group("health")
         .route(health::__path_ready, health::ready::<D>)

@@ -3,7 +3,7 @@
 //! They need an interpreter, or a compiler, and a package registry. Where those are missing the test says so loudly and
 //! passes, unless `SIDEWING_REQUIRE_CLIENTS` is set.
 
-mod tools;
+pub mod tools;
 
 mod adbc;
 mod console;
