@@ -9,6 +9,7 @@ mod generation;
 mod headless;
 mod listeners;
 mod live;
+mod outward;
 mod plan;
 mod protection;
 mod pulse;
@@ -24,7 +25,7 @@ use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
 use crate::serve::{self, ConfigStatus};
 use crate::task::Scope;
-use crate::telemetry::{self, Render};
+use crate::telemetry::{self, LogFormat, Registry, Render};
 
 pub use agents::descriptions;
 use fixed::Fixed;
@@ -36,10 +37,15 @@ pub use plan::Plan;
 use protection::Guards;
 use reload::Reloader;
 
+/// `human` or `json`.
+const LOG_FORMAT_VARIABLE: &str = "SIDEWING_LOG_FORMAT";
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keepers hold nothing that has to be finished.
 const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is left to be told is tried once.
+const OUTWARD_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A running sidecar.
 pub struct App {
@@ -51,6 +57,8 @@ pub struct App {
     scope: Scope,
     keepers: Scope,
     connections: Scope,
+    /// Of the telemetry: it hears the others end.
+    outward: Scope,
     resources: Resources,
     shutdown_timeout: Duration,
 }
@@ -59,8 +67,8 @@ impl App {
     /// Serves on `listeners` and starts to reach the upstreams; follows the spicepod at `path`, where there is one, and its
     /// secrets. Returns at once.
     #[must_use]
-    pub fn start(plan: Plan, listeners: Listeners, metrics: Render, path: Option<PathBuf>) -> Self {
-        let (scope, process) = (Scope::new(), Scope::new());
+    pub fn start(plan: Plan, listeners: Listeners, registry: &Registry, path: Option<PathBuf>) -> Self {
+        let (scope, process, outward) = (Scope::new(), Scope::new(), Scope::new());
         let (built, guarding, basis) = plan.parts();
         let addresses = listeners.addresses.clone();
         let urls = addresses.urls(&built.spicepod.runtime);
@@ -72,7 +80,10 @@ impl App {
         let generation = Generation::begin(built, &process);
         let live = Live::new(generation.engine.clone(), ConfigStatus::now(generation.version.clone()));
         let guards = guarding.protection.guards();
-        serve_all(listeners, &generation.spicepod, guards.clone(), &live, metrics, &scope);
+        let measured = live.clone();
+        registry.measured_by(move || measured.engine().measure());
+        outward::start(&basis.tracer, guarding.otlp, registry, &outward);
+        serve_all(listeners, &generation.spicepod, guards.clone(), &live, registry, &scope);
         let (secrets, keeper) = guarding.secrets.watch();
         let follows = process.child();
         follows.spawn("secret stores", keeper.follow());
@@ -84,6 +95,7 @@ impl App {
             scope,
             keepers: process.clone(),
             connections: basis.connections.clone(),
+            outward,
             resources: basis.resources.clone(),
             shutdown_timeout: shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get()),
         };
@@ -113,7 +125,8 @@ impl App {
         let drained = self.scope.shutdown(self.shutdown_timeout).await;
         let kept = self.keepers.shutdown(KEEPERS_SHUTDOWN_TIMEOUT).await;
         self.connections.cancel();
-        drained.and(kept)
+        let told = self.outward.shutdown(OUTWARD_SHUTDOWN_TIMEOUT).await;
+        drained.and(kept).and(told)
     }
 }
 
@@ -138,7 +151,7 @@ fn serve_all(
     spicepod: &Spicepod,
     guards: Guards,
     live: &Live,
-    metrics: Render,
+    registry: &Registry,
     scope: &Scope,
 ) {
     let Listeners { http, flight, metrics: metered, addresses } = listeners;
@@ -146,17 +159,17 @@ fn serve_all(
     let mcp = agents::mcp_options(spicepod, &addresses.http);
     let (about, cors) = (about(spicepod, &addresses), spicepod.runtime.cors.clone());
     let options = HttpOptions { tls: tls.clone(), access: access.clone(), cors, about, mcp };
+    for started in ["runtime_http_server_started", "runtime_flight_server_started"] {
+        metrics::counter!(started).absolute(1);
+    }
     let (door, serving) = (live.clone(), scope.clone());
     scope.spawn_draining("http", async move { serve::http::serve(http, door, options, &serving).await });
     let options = FlightOptions { tls, access };
     let (door, serving) = (live.clone(), scope.clone());
     scope
         .spawn_draining("flight", async move { serve::flight::serve(flight, door, options, &serving).await });
-    let measured = live.clone();
-    let render: Render = Arc::new(move || {
-        measured.engine().measure();
-        metrics()
-    });
+    let registry = registry.clone();
+    let render: Render = Arc::new(move || registry.render());
     let serving = scope.clone();
     scope.spawn_draining("metrics", async move {
         serve::metrics::serve(metered, render, metrics_tls, &serving).await;
@@ -172,4 +185,22 @@ pub fn verbosity(spicepod: &Spicepod) -> telemetry::Verbosity {
         Some(LogLevel::Verbose) => telemetry::Verbosity::Verbose,
         Some(LogLevel::VeryVerbose) => telemetry::Verbosity::VeryVerbose,
     }
+}
+
+/// How log lines are written: the environment wins over the spicepod.
+///
+/// # Errors
+/// A word of the environment that is no format.
+pub fn log_format(spicepod: &Spicepod) -> Result<LogFormat, String> {
+    use crate::config::LogFormat as Written;
+    let written = match std::env::var(LOG_FORMAT_VARIABLE) {
+        Ok(text) if !text.is_empty() => Some(Written::parse(&text).ok_or_else(|| {
+            format!("the environment variable {LOG_FORMAT_VARIABLE} is `{text}`: write `human` or `json`")
+        })?),
+        _ => spicepod.runtime.log_format,
+    };
+    Ok(match written {
+        None | Some(Written::Human) => LogFormat::Human,
+        Some(Written::Json) => LogFormat::Json,
+    })
 }

@@ -21,7 +21,7 @@ impl Fixed {
     }
 }
 
-fn settings(runtime: &Runtime) -> [(&'static str, String); 12] {
+fn settings(runtime: &Runtime) -> [(&'static str, String); 14] {
     fn shown(value: &dyn Debug) -> String {
         format!("{value:?}")
     }
@@ -45,6 +45,8 @@ fn settings(runtime: &Runtime) -> [(&'static str, String); 12] {
                 runtime.upstream_name_server,
             )),
         ),
+        ("runtime.telemetry", shown(&runtime.telemetry)),
+        ("runtime.task_history", shown(&runtime.task_history)),
         ("runtime.shutdown_timeout", shown(&runtime.shutdown_timeout)),
     ]
 }

@@ -13,6 +13,9 @@ use crate::secrets::Secrets;
 use crate::task::Scope;
 use crate::upstream::{Limits, Pool, PoolOptions, Target};
 
+use crate::telemetry::{Otlp, Registry, Tracer};
+
+use super::outward;
 use super::protection::Protection;
 
 /// The inbound message limit of datasets that set none.
@@ -27,6 +30,7 @@ pub struct Plan {
     pub acceleration: Acceleration,
     secrets: Arc<Secrets>,
     protection: Protection,
+    otlp: Option<Otlp>,
     basis: Basis,
 }
 
@@ -41,6 +45,8 @@ pub(super) struct Built {
 pub(super) struct Guarding {
     pub secrets: Arc<Secrets>,
     pub protection: Protection,
+    /// The collector of traces and metrics, where there is one.
+    pub otlp: Option<Otlp>,
 }
 
 /// What stays for as long as the process: every configuration of it is built on this.
@@ -48,6 +54,8 @@ pub(super) struct Guarding {
 pub(super) struct Basis {
     pub resources: Resources,
     pub pool: Arc<Pool>,
+    /// Who records what is done for whom.
+    pub tracer: Tracer,
     /// Owns the connections to upstreams.
     pub connections: Scope,
 }
@@ -55,10 +63,10 @@ pub(super) struct Basis {
 impl Plan {
     /// What is begun, what guards it, and what stays.
     pub(super) fn parts(self) -> (Built, Guarding, Basis) {
-        let Self { spicepod, datasets, federation, acceleration, secrets, protection, basis } = self;
+        let Self { spicepod, datasets, federation, acceleration, secrets, protection, otlp, basis } = self;
         datasets.iter().for_each(|dataset| dataset.upstream.announce());
         let built = Built { spicepod, federation, acceleration };
-        (built, Guarding { secrets, protection }, basis)
+        (built, Guarding { secrets, protection, otlp }, basis)
     }
 
     /// The plan of the spicepod at `path`, a file or a directory.
@@ -120,11 +128,12 @@ impl Plan {
         if !problems.is_empty() {
             return Err(Diagnostics::new(Arc::clone(&spicepod.source), problems));
         }
-        let Resolved { secrets, datasets, protection } = resolved;
+        let Resolved { secrets, datasets, protection, otlp } = resolved;
         let options = federation::Options {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
             target_partitions: spicepod.runtime.target_partitions,
             resources: Some(basis.resources.clone()),
+            telemetry: federation::Telemetry { registry: Registry::global(), tracer: basis.tracer.clone() },
         };
         let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
             let acceleration = Acceleration::try_new(&spicepod, &federation, former)?;
@@ -132,7 +141,7 @@ impl Plan {
         });
         match built {
             Ok((federation, acceleration)) => {
-                Ok(Self { spicepod, datasets, federation, acceleration, secrets, protection, basis })
+                Ok(Self { spicepod, datasets, federation, acceleration, secrets, protection, otlp, basis })
             }
             Err(problems) => Err(Diagnostics::new(Arc::clone(&spicepod.source), problems)),
         }
@@ -145,7 +154,9 @@ impl Basis {
         let resources = Resources::try_new(&spicepod.runtime.memory).map_err(|problem| vec![problem]);
         match (resources, pool_options(spicepod, connections.clone())) {
             (Ok(resources), Ok(options)) => {
-                Ok(Self { resources, pool: Arc::new(Pool::with_options(options)), connections })
+                let (pool, tracer) =
+                    (Arc::new(Pool::with_options(options)), outward::tracer(&spicepod.runtime));
+                Ok(Self { resources, pool, tracer, connections })
             }
             (resources, options) => Err(resources.err().into_iter().chain(options.err()).flatten().collect()),
         }
@@ -162,14 +173,19 @@ struct Resolved {
     secrets: Arc<Secrets>,
     datasets: Vec<RemoteDataset>,
     protection: Protection,
+    otlp: Option<Otlp>,
 }
 
 async fn resolved(spicepod: &Spicepod, pool: &Pool) -> Result<Resolved, Vec<Diagnostic>> {
     let secrets = Arc::new(Secrets::load(spicepod).await?);
     let datasets = remote_datasets(spicepod, &secrets, pool);
-    match (datasets, Protection::try_new(&spicepod.runtime, &secrets)) {
-        (Ok(datasets), Ok(protection)) => Ok(Resolved { secrets, datasets, protection }),
-        (datasets, protection) => Err(datasets.err().into_iter().chain(protection.err()).flatten().collect()),
+    let otlp = outward::otlp(&spicepod.runtime, &secrets);
+    match (datasets, Protection::try_new(&spicepod.runtime, &secrets), otlp) {
+        (Ok(datasets), Ok(protection), Ok(otlp)) => Ok(Resolved { secrets, datasets, protection, otlp }),
+        (datasets, protection, otlp) => {
+            let problems = datasets.err().into_iter().chain(protection.err()).chain(otlp.err());
+            Err(problems.flatten().collect())
+        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Reloader {
         }
         self.guarding.cancel();
         self.guarding = self.process.child();
-        let Guarding { secrets, protection } = guarding;
+        let Guarding { secrets, protection, .. } = guarding;
         let (secrets, keeper) = secrets.watch();
         self.guarding.spawn("secret stores", keeper.follow());
         protection.guard(&self.guards, &secrets, &self.guarding);

@@ -30,7 +30,10 @@ pub(super) async fn run(args: McpArgs) -> ExitCode {
         Ok(plan) => plan,
         Err(problems) => return misconfigured(&problems),
     };
-    telemetry::init_log(app::verbosity(&plan.spicepod));
+    match app::log_format(&plan.spicepod) {
+        Ok(format) => telemetry::init_log_to(app::verbosity(&plan.spicepod), format, std::io::stderr),
+        Err(message) => return fail(&message),
+    }
     eprint!("{}", plan.spicepod.shown_warnings());
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,

@@ -51,16 +51,17 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     };
     let mut screen = Screen::new();
     let log = screen.above();
-    telemetry::init_log_to(app::verbosity(&plan.spicepod), move || log.clone());
+    match app::log_format(&plan.spicepod) {
+        Ok(format) => {
+            telemetry::init_log_to(app::verbosity(&plan.spicepod), format, move || log.clone());
+        }
+        Err(message) => return fail(&message),
+    }
     files::raise_limit();
     eprint!("{}", plan.spicepod.shown_warnings());
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
-    };
-    let metrics = match telemetry::init_metrics() {
-        Ok(metrics) => metrics,
-        Err(error) => return fail(&format!("cannot start metrics: {error}")),
     };
     let listeners = match Listeners::bind(args.addresses(&plan.spicepod)).await {
         Ok(listeners) => listeners,
@@ -70,7 +71,7 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
         eprintln!("{warning}");
     }
     let name = plan.spicepod.name.clone();
-    let app = App::start(plan, listeners, metrics, Some(args.path.clone()));
+    let app = App::start(plan, listeners, &telemetry::init_metrics(), Some(args.path.clone()));
     print_addresses(&name, &app.urls);
     let engine = app.live.engine();
     tokio::select! {

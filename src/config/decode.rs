@@ -17,6 +17,7 @@ use super::check::subject;
 use super::dataset_params::params;
 use super::results_cache::read_results_cache;
 use super::secret_stores::read_secret_stores;
+use super::telemetry::{LogFormat, read_task_history, read_telemetry};
 use super::text::list;
 use super::tls::read_tls;
 use super::types::{
@@ -25,6 +26,9 @@ use super::types::{
 use super::web::{read_cors, read_mcp};
 use super::yaml::{Node, Value};
 use super::{Diagnostic, SourceFile, Span, origin, parse_bind_address, view_sql};
+
+/// Schemas whose tables are this process's.
+const OWN_SCHEMAS: &[&str] = &["runtime", "information_schema"];
 
 /// Reads everything that sidewing acts on out of the tree.
 pub(super) fn decode(root: &Node, source: Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> Spicepod {
@@ -78,6 +82,7 @@ impl Decoder<'_> {
             cors: read_cors(self, node),
             mcp: read_mcp(self, node),
             results_cache: read_results_cache(self, node),
+            telemetry: read_telemetry(self, node),
             ..runtime(node)
         }
     }
@@ -157,6 +162,13 @@ impl Decoder<'_> {
                 return None;
             }
         };
+        if let Some(schema) = name.schema().filter(|schema| OWN_SCHEMAS.contains(schema)) {
+            let message = format!("{subject}: the schema `{schema}` is sidewing's own");
+            let help =
+                "name it otherwise: that schema holds tables of this process, such as runtime.task_history";
+            self.problem(Diagnostic::new("InvalidName", message).at(node.at).help(help));
+            return None;
+        }
         if let Some((first, at)) = self.names.get(&name) {
             let message = format!("{subject}: the name `{name}` is taken by {first} on line {}", at.line);
             self.problem(Diagnostic::new("DuplicateName", message).at(node.at));
@@ -213,6 +225,10 @@ fn runtime(node: Option<&Node>) -> Runtime {
             "very_verbose" => Some(LogLevel::VeryVerbose),
             _ => None,
         }),
+        log_format: section("params")
+            .and_then(|params| params.get("log_format")?.text())
+            .and_then(LogFormat::parse),
+        task_history: read_task_history(node),
         // Read by themselves: see [`Decoder::runtime`].
         ..Runtime::default()
     }

@@ -66,9 +66,9 @@ static RUNTIME: &[Field] = &[
         "TLS of the HTTP and Flight front ends where they listen on an address; sockets need none.",
     ),
     Field::not_yet("tracing", Fields(TRACING), "Traces sent to Zipkin."),
-    Field::switch("telemetry", TELEMETRY, true, "Telemetry sent outward."),
+    Field::toggled("telemetry", TELEMETRY, "What is sent outward: nothing but what `otel_exporter` says."),
     Field::built("params", OpenFields(RUNTIME_PARAMS, &Scalar), "Free parameters of the runtime."),
-    Field::switch("task_history", TASK_HISTORY, true, "The table of what was run."),
+    Field::toggled("task_history", TASK_HISTORY, "The table `runtime.task_history` of what was run."),
     Field::toggled("cors", CORS, "Which web pages may ask."),
     Field::not_yet("cpu", Fields(CPU), "Processor limits."),
     Field::built("mcp", Fields(MCP), "The Model Context Protocol front end."),
@@ -190,6 +190,11 @@ static RUNTIME_PARAMS: &[Field] = &[
          system.",
     ),
     Field::built(
+        "log_format",
+        OneOf(&["human", "json"]),
+        "How log lines are written: for people (default), or as one JSON object each; `SIDEWING_LOG_FORMAT` wins.",
+    ),
+    Field::built(
         "data_dir",
         Text,
         "Where accelerated datasets with `mode: file` have their folders, relative to the spicepod; default \
@@ -294,29 +299,80 @@ static TRACING: &[Field] = &[
 ];
 
 static TELEMETRY: &[Field] = &[
-    Field::built("enabled", Bool, "Whether telemetry is sent."),
-    Field::built("user_agent_collection", OneOf(&["full", "disabled"]), "Whether user agents are counted."),
-    Field::built("properties", MapOf(&Scalar), "Labels of all metrics."),
-    Field::built("metric_prefix", Text, "Prefix of all metric names."),
-    Field::built("otel_exporter", Fields(OTEL_EXPORTER), "Metrics pushed by OTLP."),
+    Field::built(
+        "enabled",
+        Bool,
+        "Whether anything is sent, whatever the environment says of a collector; default `true`.",
+    ),
+    Field::only(
+        "user_agent_collection",
+        OneOf(&["full", "disabled"]),
+        &["disabled"],
+        "Whether user agents are counted.",
+    ),
+    Field::built(
+        "properties",
+        MapOf(&Scalar),
+        "What collectors are told of this process, as resource attributes.",
+    ),
+    Field::not_yet("metric_prefix", Text, "Prefix of all metric names."),
+    Field::toggled(
+        "otel_exporter",
+        OTEL_EXPORTER,
+        "A collector that traces and metrics are sent to by OTLP.",
+    ),
 ];
 
 static OTEL_EXPORTER: &[Field] = &[
-    Field::built("enabled", Bool, "Whether metrics are pushed."),
-    Field::built("endpoint", Text, "Where to."),
-    Field::built("push_interval", Duration(Zero::Refused), "How often."),
-    Field::built("metrics", List(&Text), "Which ones; all when absent."),
-    Field::built("headers", MapOf(&Scalar), "Headers of each request."),
+    Field::built("enabled", Bool, "Whether it is used; default `true`."),
+    Field::built(
+        "endpoint",
+        Text,
+        "The collector: `http://host:4317`, or `https://`; `OTEL_EXPORTER_OTLP_ENDPOINT` when absent.",
+    ),
+    Field::built(
+        "protocol",
+        OneOf(&["grpc", "http"]),
+        "How it is spoken to: gRPC (default), or HTTP with protobuf to `/v1/traces` and `/v1/metrics`.",
+    ),
+    Field::built("push_interval", Duration(Zero::Refused), "How often metrics are sent; default `60s`."),
+    Field::built("metrics", List(&Text), "Which metrics are sent; all when absent."),
+    Field::built("headers", MapOf(&Scalar), "Headers of each request; keys better as `${secrets:NAME}`."),
 ];
 
 static TASK_HISTORY: &[Field] = &[
-    Field::built("enabled", Bool, "Whether tasks are recorded."),
-    Field::built("captured_output", OneOf(&["none", "truncated"]), "How much of an answer is recorded."),
-    Field::built("captured_plan", OneOf(&["none", "explain", "explain analyze"]), "Which plan is recorded."),
-    Field::built("min_sql_duration", Duration(Zero::Allowed), "Shorter queries are not recorded."),
-    Field::built("min_plan_duration", Duration(Zero::Allowed), "Plans of shorter queries are not recorded."),
-    Field::built("retention_period", Duration(Zero::Refused), "How long tasks are kept."),
-    Field::built("retention_check_interval", Duration(Zero::Refused), "How often old tasks are removed."),
+    Field::built("enabled", Bool, "Whether tasks are recorded; default `true`."),
+    Field::built(
+        "captured_output",
+        OneOf(&["none", "truncated"]),
+        "How much of an answer is recorded: nothing (default), or its first three rows.",
+    ),
+    Field::only(
+        "captured_plan",
+        OneOf(&["none", "explain", "explain analyze"]),
+        &["none"],
+        "Which plan is recorded.",
+    ),
+    Field::built(
+        "min_sql_duration",
+        Duration(Zero::Allowed),
+        "Shorter queries are not recorded; default `0s`.",
+    ),
+    Field::not_yet(
+        "min_plan_duration",
+        Duration(Zero::Allowed),
+        "Plans of shorter queries are not recorded.",
+    ),
+    Field::built(
+        "retention_period",
+        Duration(Zero::Refused),
+        "How long tasks are kept, as long as there are not too many; default `8h`.",
+    ),
+    Field::built(
+        "retention_check_interval",
+        Duration(Zero::Refused),
+        "How often old tasks are removed; default `15m`. They are not shown any more before that.",
+    ),
 ];
 
 static CORS: &[Field] = &[

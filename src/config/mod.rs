@@ -22,6 +22,7 @@ mod references;
 mod results_cache;
 mod schema;
 mod secret_stores;
+mod telemetry;
 mod template;
 mod text;
 mod tls;
@@ -46,6 +47,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Warnings};
 pub use duration::{Duration, DurationError};
 pub use json_schema::json_schema;
 pub use params::{ParamForm, ParamSpec, connector_params};
+pub use telemetry::{LogFormat, OtelExporter, OtelHeader, OtelProtocol, TaskHistory, Telemetry};
 pub use template::{Template, TemplateError, TemplateFault, TemplatePart};
 pub use tls::{ClientAuth, Pem, PemSource, Tls};
 pub use types::{

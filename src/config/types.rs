@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::name::DatasetName;
 
 use super::{
-    Acceleration, Access, ApiKey, BindAddress, ByteSize, Cors, Diagnostic, Diagnostics, Duration, Mcp,
-    ReadyState, SchemaChange, SourceFile, Span, Template, TimeColumn, Tls, Warnings,
+    Acceleration, Access, ApiKey, BindAddress, ByteSize, Cors, Diagnostic, Diagnostics, Duration, LogFormat,
+    Mcp, ReadyState, SchemaChange, SourceFile, Span, TaskHistory, Telemetry, Template, TimeColumn, Tls,
+    Warnings,
 };
 
 /// A whole spicepod, checked.
@@ -87,6 +88,10 @@ pub struct Runtime {
     pub shutdown_timeout: Option<Duration>,
     /// `runtime.output_level`; `RUST_LOG` wins.
     pub output_level: Option<LogLevel>,
+    /// `runtime.params.log_format`; `SIDEWING_LOG_FORMAT` wins.
+    pub log_format: Option<LogFormat>,
+    pub task_history: TaskHistory,
+    pub telemetry: Telemetry,
 }
 
 impl Runtime {

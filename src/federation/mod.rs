@@ -18,8 +18,10 @@ mod rows;
 mod scan;
 mod stream;
 mod supervise;
+mod system;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
@@ -28,11 +30,12 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::config::{self, Diagnostic};
 use crate::name::DatasetName;
 use crate::task::Scope;
+use crate::telemetry::{Context, Tracer};
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError, UpstreamHealth};
 
 use registry::{Changes, Entry, Names};
@@ -43,6 +46,7 @@ pub use registry::{Reason, State};
 pub use resources::Resources;
 pub use route::{Forward, Refusal, Route, view_problems};
 pub(crate) use scan::ScanError;
+pub use system::Telemetry;
 
 /// A dataset and the connection that reaches it.
 #[derive(Clone)]
@@ -84,11 +88,13 @@ pub struct Options {
     pub target_partitions: Option<usize>,
     /// Memory and temporary files; without limits when absent.
     pub resources: Option<Resources>,
+    /// What the tables of the process show, and who records tasks.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { push_down: true, target_partitions: None, resources: None }
+        Self { push_down: true, target_partitions: None, resources: None, telemetry: Telemetry::default() }
     }
 }
 
@@ -111,6 +117,7 @@ struct Inner {
     names: Names,
     /// See [`Options::push_down`].
     push_down: bool,
+    tracer: Tracer,
     groups: Vec<supervise::Group>,
     /// Whose turn it is to plan the views.
     views: tokio::sync::Mutex<()>,
@@ -137,6 +144,10 @@ impl Federation {
         let sources =
             registry::session(entries.iter().map(|entry| &entry.name), &options, &Changes::default())
                 .map_err(|error| vec![Diagnostic::new("InvalidDataset", error.to_string())])?;
+        system::schema(&options.telemetry)
+            .and_then(|schema| registry::add_schema(&context, system::RUNTIME, schema))
+            .map_err(|error| vec![Diagnostic::new("Internal", error.to_string())])?;
+        let tracer = options.telemetry.tracer;
         let groups = supervise::group(&entries);
         let planner = Arc::new(context.state());
         let views = tokio::sync::Mutex::default();
@@ -151,6 +162,7 @@ impl Federation {
             entries,
             names,
             push_down,
+            tracer,
             groups,
             views,
             changed,
@@ -177,6 +189,12 @@ impl Federation {
     #[must_use]
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    /// Who records what is done for whom.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.inner.tracer
     }
 
     /// A number that stays for as long as names mean the same tables, and may be asked. It is to be read before
@@ -217,6 +235,28 @@ impl Federation {
         reads
     }
 
+    /// The datasets that a plan reads, once each; views are what they read. And whether it reads tables of this process
+    /// besides.
+    pub(crate) fn reading(&self, plan: &LogicalPlan) -> (BTreeSet<String>, bool) {
+        let (mut datasets, mut reads_itself) = (BTreeSet::new(), false);
+        // The visitor cannot fail.
+        let _ = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                match self.inner.names.find(&registry::parts_of(&scan.table_name)) {
+                    Some(registry::Named::Entry(at)) => {
+                        datasets.extend(self.inner.entries.get(at).map(|entry| entry.name.to_string()));
+                    }
+                    Some(registry::Named::Local) => {
+                        reads_itself |= scan.table_name.schema() == Some(system::RUNTIME);
+                    }
+                    None => {}
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        (datasets, reads_itself)
+    }
+
     /// Every dataset and view, in the order of the spicepod.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
@@ -252,6 +292,15 @@ impl Federation {
         if let Some(registry::Kind::Dataset { upstream, .. }) = entry.map(|entry| &entry.kind) {
             self.report(upstream, source);
         }
+    }
+}
+
+/// A session's config with the place in a trace where this is called: what a plan asks of upstreams hangs on it, in
+/// whatever task its partitions run.
+pub(crate) fn traced(config: SessionConfig) -> SessionConfig {
+    match Context::current() {
+        Some(context) => config.with_extension(Arc::new(context)),
+        None => config,
     }
 }
 

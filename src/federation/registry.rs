@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
-use datafusion::common::TableReference;
+use datafusion::common::{TableReference, internal_datafusion_err};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::Query;
@@ -25,11 +25,13 @@ use super::here::Here;
 use super::pushdown::Planner;
 use super::rows::RowCount;
 use super::scan::{KEYS_MAX, WaitForNobody};
+use super::system;
 
 /// The catalog and schema of unqualified names, as the public runtime has them.
 pub(crate) const DEFAULT_CATALOG: &str = "spice";
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
-const INFORMATION_SCHEMA: &str = "information_schema";
+/// Schemas that only this process has: they are never sent upstream, and no dataset stands in them.
+const LOCAL_SCHEMAS: [&str; 2] = ["information_schema", system::RUNTIME];
 
 /// Build sides whose keys take more memory than this, in bytes, are not listed. Counted before duplicates are
 /// dropped, so it is well above what a list may have as SQL.
@@ -117,7 +119,7 @@ pub(super) struct Names(HashMap<Key, usize>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
     Entry(usize),
-    /// `information_schema.*`.
+    /// A table of [`LOCAL_SCHEMAS`].
     Local,
 }
 
@@ -135,7 +137,7 @@ impl Names {
             [catalog, schema, table] if catalog == DEFAULT_CATALOG => (schema.as_str(), table),
             _ => return None,
         };
-        if schema == INFORMATION_SCHEMA {
+        if LOCAL_SCHEMAS.contains(&schema) {
             return Some(Named::Local);
         }
         self.0.get(&(schema.to_owned(), table.clone())).copied().map(Named::Entry)
@@ -247,4 +249,18 @@ pub(super) fn session<'a>(
     }
     context.register_catalog(DEFAULT_CATALOG, Arc::new(catalog));
     Ok(context)
+}
+
+/// Puts a schema into the catalog of a session.
+///
+/// # Errors
+/// A catalog that is not there, or takes no schema.
+pub(super) fn add_schema(
+    context: &SessionContext,
+    name: &str,
+    schema: Arc<dyn SchemaProvider>,
+) -> datafusion::error::Result<()> {
+    let catalog = context.catalog(DEFAULT_CATALOG);
+    let catalog = catalog.ok_or_else(|| internal_datafusion_err!("no catalog `{DEFAULT_CATALOG}`"))?;
+    catalog.register_schema(name, schema).map(|_| ())
 }

@@ -18,6 +18,7 @@ use super::pushdown::{RemoteQuery, remote_table};
 use super::registry::{Entry, Kind, State};
 use super::scan::total_of;
 use super::table::count_sql;
+use crate::telemetry::Context;
 
 /// How long a count is good; then it is asked again, and the old one serves until the answer.
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -143,12 +144,14 @@ impl Federation {
         let (upstream, sql) = (Arc::clone(upstream), count_sql(remote));
         let (done, heard) = oneshot::channel();
         let dataset = entry.name.clone();
+        let asked_by = Context::current();
         scope.spawn("row count", async move {
             let count = async {
                 let batches: Vec<_> = upstream.query(&sql).await?.batches.try_collect().await?;
                 Ok(total_of(&batches))
             };
-            match tokio::time::timeout(COUNT_MAX, count).await {
+            let count = tokio::time::timeout(COUNT_MAX, count);
+            match Context::scope_in(asked_by, count).await {
                 Ok(Ok(rows)) => turn.answer = rows.map(|rows| rows as u64),
                 Ok(Err::<_, crate::upstream::UpstreamError>(error)) => {
                     tracing::debug!(%dataset, %error, "rows not counted");

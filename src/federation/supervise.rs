@@ -173,6 +173,7 @@ impl Keeper {
             State::Error { reason: old, since, .. } => (old.is_same(&reason), *since),
             _ => (false, SystemTime::now()),
         };
+        metrics::counter!("dataset_load_errors", "dataset" => entry.name.to_string()).increment(1);
         let schema = was.schema().cloned();
         entry.state.store(Arc::new(State::Error { reason, schema, since }));
         !same
@@ -278,6 +279,9 @@ impl Federation {
         for entry in &self.inner.entries {
             if let Kind::View(view) = &entry.kind {
                 let state = self.plan_view(entry, view).await;
+                if matches!(state, State::Error { .. }) {
+                    metrics::counter!("view_load_errors", "view" => entry.name.to_string()).increment(1);
+                }
                 entry.state.store(Arc::new(state));
             }
         }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::QueryError;
 use super::deadline::Deadline;
+use super::{Protocol, QueryError};
 
 /// How many may wait, and how long, where nothing else is set.
 const WAITING_MAX: usize = 1_000;
@@ -88,19 +88,19 @@ impl Admission {
     ///
     /// # Errors
     /// [`QueryError::QueueFull`] at once, [`QueryError::QueueTimeout`] after the wait.
-    pub async fn enter(&self, deadline: Option<Deadline>) -> Result<Turn, QueryError> {
-        let Some(queue) = &self.queue else { return Ok(self.turn(None)) };
+    pub async fn enter(&self, deadline: Option<Deadline>, protocol: Protocol) -> Result<Turn, QueryError> {
+        let Some(queue) = &self.queue else { return Ok(self.turn(None, protocol)) };
         let until = Patience::of(self.wait_max, deadline);
         let place = match timeout_at(until.at, Arc::clone(queue).place()).await {
             Ok(Ok(place)) => place,
             Ok(Err(Full)) => return Err(self.refused("queue_full", queue.full())),
             Err(_) => return Err(self.refused("queue_timeout", until.error(queue.running_max))),
         };
-        Ok(self.turn(Some(place)))
+        Ok(self.turn(Some(place), protocol))
     }
 
-    fn turn(&self, place: Option<OwnedSemaphorePermit>) -> Turn {
-        Turn { _place: place, _active: self.counted.gauge("query_active_count") }
+    fn turn(&self, place: Option<OwnedSemaphorePermit>, protocol: Protocol) -> Turn {
+        Turn { _place: place, _active: self.counted.active(protocol) }
     }
 
     fn refused(&self, reason: &'static str, error: QueryError) -> QueryError {
@@ -143,7 +143,7 @@ impl<'a> Waiting<'a> {
         let one_more = |waiting| (waiting < queue.waiting_max).then_some(waiting + 1);
         let joined = queue.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         joined.map_err(|_| Full)?;
-        Ok(Self { queue, _shown: queue.counted.gauge("query_waiting_count") })
+        Ok(Self { queue, _shown: queue.counted.waiting() })
     }
 }
 
@@ -180,27 +180,35 @@ impl Patience {
 
 /// One more in a gauge of the metrics, until it is dropped.
 #[derive(Debug)]
-struct Gauge(&'static str);
+struct Gauge(metrics::Gauge);
 
 impl Counted {
-    fn gauge(self, name: &'static str) -> Option<Gauge> {
+    fn active(self, protocol: Protocol) -> Option<Gauge> {
+        self.shown(|| metrics::gauge!("query_active_count", "protocol" => protocol.word()))
+    }
+
+    fn waiting(self) -> Option<Gauge> {
+        self.shown(|| metrics::gauge!("query_waiting_count"))
+    }
+
+    fn shown(self, gauge: impl FnOnce() -> metrics::Gauge) -> Option<Gauge> {
         match self {
-            Self::Queries => Some(Gauge::up(name)),
+            Self::Queries => Some(Gauge::up(gauge())),
             Self::Nothing => None,
         }
     }
 }
 
 impl Gauge {
-    fn up(name: &'static str) -> Self {
-        metrics::gauge!(name).increment(1.0);
-        Self(name)
+    fn up(gauge: metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
     }
 }
 
 impl Drop for Gauge {
     fn drop(&mut self) {
-        metrics::gauge!(self.0).decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 

@@ -11,7 +11,8 @@ use super::admission::Turn;
 use super::cache::{Case, Entry, Flight, Found, Joined, Look, Outcome, ResultsCache};
 use super::deadline::{Deadline, within};
 use super::engine::{Engine, Planned, Started, guarded};
-use super::{Batches, CacheStatus, Cached, Place, QueryError, Request};
+use super::{Batches, CacheStatus, Cached, Place, Protocol, QueryError, Request};
+use crate::telemetry::Context;
 
 /// An answer on its way out.
 pub(super) struct Reply {
@@ -26,7 +27,7 @@ impl Engine {
     /// Answers a request that was planned before, where its result is there: without planning, and without a turn.
     pub(super) fn recall(&self, cache: &ResultsCache, request: &Request) -> Option<Reply> {
         let (case, entry) = cache.recall(request, self.federation.catalog_version())?;
-        Some(Told { cache, case: &case }.held(&entry, CacheStatus::Hit))
+        Some(Told { cache, case: &case, protocol: request.protocol }.held(&entry, CacheStatus::Hit))
     }
 
     /// Answers from the cache where it may, else runs the statement. The turn is given back as soon as it is not
@@ -44,7 +45,7 @@ impl Engine {
             refuse_run(request)?;
             return self.run_alone(planned, deadline, turn, Some(Cached::bypass())).await;
         };
-        let told = Told { cache, case: &case };
+        let told = Told { cache, case: &case, protocol: request.protocol };
         if !case.may_read() {
             refuse_run(request)?;
             return self.run_shared(&told, planned, deadline, turn).await;
@@ -109,6 +110,9 @@ impl Engine {
                 told.count(Found::Miss);
                 let place = Some(self.place(&planned));
                 let flight = lead.launch(self.work(planned, turn).boxed());
+                if let Some(context) = Context::current() {
+                    context.executes();
+                }
                 let (schema, batches) = within(deadline, flight.stream()).await?;
                 Ok(Reply { schema, batches: guarded(batches, deadline), cached: told.ran(), place })
             }
@@ -138,7 +142,7 @@ impl Engine {
             Outcome::Unshared => {
                 // What it holds is not for this one.
                 drop(flight);
-                let turn = self.running.enter(deadline).await?;
+                let turn = self.running.enter(deadline, told.protocol).await?;
                 self.run_alone(planned, deadline, turn, told.ran()).await
             }
         }
@@ -170,9 +174,9 @@ impl Engine {
         planned: Planned,
         turn: Turn,
     ) -> impl Future<Output = Result<Started, QueryError>> + Send + use<> {
-        let engine = self.clone();
+        let (engine, asked_by) = (self.clone(), Context::current());
         async move {
-            let started = engine.start(planned).await?;
+            let started = Context::scope_in(asked_by, engine.start(planned)).await?;
             Ok(Started { batches: holding(started.batches, turn), ..started })
         }
     }
@@ -182,6 +186,7 @@ impl Engine {
 struct Told<'a> {
     cache: &'a ResultsCache,
     case: &'a Case,
+    protocol: Protocol,
 }
 
 impl Told<'_> {

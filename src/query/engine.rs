@@ -14,8 +14,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use crate::acceleration::{Acceleration, Ask, AskError, Pins, PutError, Writer};
-use crate::federation::{Federation, Forward, Note, Reason, Route, State, Status};
+use crate::federation::{self, Federation, Forward, Note, Reason, Route, State, Status};
 use crate::name::QueryId;
+use crate::telemetry::Context;
 use crate::upstream::{UpstreamError, is_same_but_layout};
 
 use super::admission::{Admission, Counted, QueueOptions, Turn};
@@ -24,6 +25,7 @@ use super::cached::{Reply, refuse_run};
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
 use super::planning::{Joins, Weight, is_joining_in_memory, physical_plan};
+use super::processed;
 use super::records::{Place, Records};
 use super::statement::{Explain, Parsed, parse};
 use super::{
@@ -112,7 +114,7 @@ impl Engine {
         let running = Admission::new(options.queue, Counted::Queries);
         let planning = Admission::new(options.queue, Counted::Nothing);
         let acceleration = Acceleration::default();
-        let records = Records::default();
+        let records = Records::new(federation.tracer().clone());
         Self {
             federation,
             acceleration,
@@ -166,17 +168,17 @@ impl Engine {
         let id = QueryId::random();
         let begun = Instant::now();
         let mut tracked = self.records.enter(id, &request);
-        let answer = tracked.until_cancelled(self.reply(id, &request)).await;
+        let replying = tracked.context().scope(self.reply(id, &request));
+        let answer = tracked.until_cancelled(replying).await;
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         match answer {
             Ok(Reply { schema, batches, cached, place }) => {
                 tracing::debug!(query = %id, elapsed_ms, cache = ?cached.as_ref().map(|cached| cached.status), "query answers");
-                tracked.is_answered(place);
+                tracked.is_answered(place, cached.as_ref());
                 let config = self.config.clone();
                 Ok(Answer { id, schema, batches: tracked.follow(batches), cached, config })
             }
             Err(error) => {
-                metrics::counter!("query_failures").increment(1);
                 tracing::debug!(query = %id, elapsed_ms, %error, "query failed");
                 Err(error)
             }
@@ -188,10 +190,9 @@ impl Engine {
         if let Some(reply) = self.cache.as_ref().and_then(|cache| self.recall(cache, request)) {
             return Ok(reply);
         }
-        let turn = self.running.enter(deadline).await.inspect_err(|error| {
+        let turn = self.running.enter(deadline, request.protocol).await.inspect_err(|error| {
             tracing::debug!(query = %id, %error, "query refused");
         })?;
-        metrics::counter!("query_executions").increment(1);
         match &self.cache {
             Some(cache) => self.consult(cache, request, deadline, turn).await,
             None => self.run_uncached(request, deadline, turn).await,
@@ -215,8 +216,10 @@ impl Engine {
     /// See [`QueryError`].
     pub async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {
         let deadline = self.deadline();
-        let _turn = self.planning.enter(deadline).await?;
-        within(deadline, self.find_schema(&request)).await
+        let _turn = self.planning.enter(deadline, request.protocol).await?;
+        // Nothing was run: what is asked of upstreams hangs on the caller.
+        let context = Context::root(self.federation.tracer(), request.caller.as_ref());
+        context.scope(within(deadline, self.find_schema(&request))).await
     }
 
     pub(super) async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
@@ -355,6 +358,9 @@ impl Engine {
 
     /// Runs what was planned, until its first batch, or the end, is here.
     pub(super) async fn start(&self, planned: Planned) -> Result<Started, QueryError> {
+        if let Some(context) = Context::current() {
+            context.executes();
+        }
         let Planned { parsed, plan, route } = planned;
         let weight = parsed.weight;
         if let Some(explain) = parsed.explain {
@@ -375,10 +381,22 @@ impl Engine {
             let parsed = parse(&request.sql, &request.parameters)?;
             self.federation.check(&parsed.statement)?;
             let plan = self.logical(parsed.statement.clone()).await?;
+            self.tell_reading(&plan);
             let route = self.federation.route(&parsed.statement);
             Ok(Planned { parsed, plan, route })
         };
         Weight::of(&request.sql).aside(planning).await
+    }
+
+    /// Says in the history what the statement reads; one that reads the history is not in it.
+    fn tell_reading(&self, plan: &LogicalPlan) {
+        let Some(context) = Context::current() else { return };
+        let (datasets, reads_itself) = self.federation.reading(plan);
+        if reads_itself {
+            context.hush();
+        }
+        let datasets: Vec<String> = datasets.into_iter().collect();
+        context.label("datasets", datasets.join(","));
     }
 
     pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
@@ -401,7 +419,7 @@ impl Engine {
         let mut state = self.federation.context().state();
         // However often the statement reads an accelerated table, it reads one generation of it.
         let (config, pins) = Pins::into_config(state.config().clone());
-        *state.config_mut() = joins.configured(config);
+        *state.config_mut() = federation::traced(joins.configured(config));
         let divided = async { self.federation.push_down(state.optimize(&plan)?) };
         let (plan, notes) = weight.aside(divided).await.map_err(from_datafusion)?;
         // Explaining asks nothing upstream; what is known of the rows decides.
@@ -429,8 +447,9 @@ impl Engine {
     async fn start_physical(&self, physical: Physical) -> Result<Started, QueryError> {
         let Physical { plan, task, pins, .. } = physical;
         let schema = plan.schema();
-        let stream = execute_stream(plan, task).map_err(from_datafusion)?;
-        let started = Started { schema, batches: self.reported(stream), pins: Some(pins) };
+        let stream = execute_stream(Arc::clone(&plan), task).map_err(from_datafusion)?;
+        let batches = processed::of_plan(self.reported(stream), plan);
+        let started = Started { schema, batches, pins: Some(pins) };
         started.first().await
     }
 
@@ -471,6 +490,7 @@ impl Engine {
         self.promises.insert(Promised::of(forward), Arc::clone(&stream.schema));
         let (engine, forward) = (self.clone(), forward.clone());
         let schema = Arc::clone(&promised);
+        let received = stream.received;
         let batches = stream.batches.map(move |batch| {
             let batch = batch.map_err(|source| engine.upstream_error(&forward, source))?;
             match forward.requalified {
@@ -478,7 +498,8 @@ impl Engine {
                 false => Ok(batch),
             }
         });
-        Ok(Started { schema: promised, batches: batches.boxed(), pins: None })
+        let batches = processed::of_upstream(batches.boxed(), received);
+        Ok(Started { schema: promised, batches, pins: None })
     }
 
     async fn promise(&self, forward: &Forward, plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
@@ -627,10 +648,7 @@ pub(super) fn guarded(batches: Batches, deadline: Option<Deadline>) -> Batches {
         match within(deadline, batches.next().map(Option::transpose)).await {
             Ok(Some(batch)) => Some((Ok(batch), Some(batches))),
             Ok(None) => None,
-            Err(error) => {
-                metrics::counter!("query_failures").increment(1);
-                Some((Err(error), None))
-            }
+            Err(error) => Some((Err(error), None)),
         }
     })
     .boxed()

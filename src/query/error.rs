@@ -8,6 +8,9 @@ use crate::federation::{Reason, Refusal, ScanError};
 use crate::name::DatasetName;
 use crate::upstream::UpstreamError;
 
+/// How sqlparser begins what it says.
+const PARSER_ERROR: &str = "sql parser error";
+
 /// A failed statement. Its text is for the client: no secret, no other client's SQL.
 #[derive(Debug, Clone, Error)]
 pub enum QueryError {
@@ -73,6 +76,30 @@ pub enum QueryError {
 }
 
 impl QueryError {
+    /// The word of the metrics and of the history: few, so that they stay countable. `is_running` says whether the
+    /// statement was planned already.
+    #[must_use]
+    pub(super) fn code(&self, is_running: bool) -> &'static str {
+        match self {
+            Self::Invalid { message } if message.starts_with(PARSER_ERROR) => "SyntaxError",
+            Self::Invalid { .. } if is_running => "QueryExecutionError",
+            Self::Invalid { .. }
+            | Self::NotFound { .. }
+            | Self::ReadOnly { .. }
+            | Self::Unsupported { .. }
+            | Self::NotCached => "QueryPlanningError",
+            Self::NotReady { .. }
+            | Self::Upstream { .. }
+            | Self::ResourcesExhausted { .. }
+            | Self::Spill { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Timeout { .. } => "QueryExecutionError",
+            Self::Cancelled | Self::ClientStalled { .. } => "Cancelled",
+            Self::Internal { .. } => "InternalError",
+        }
+    }
+
     /// Whether the statement itself is at fault, not its surroundings.
     pub(super) fn is_the_users(&self) -> bool {
         matches!(self, Self::Invalid { .. } | Self::Unsupported { .. } | Self::NotFound { .. })

@@ -53,18 +53,41 @@ impl Engine {
 
     /// Writes the gauges of every dataset and view as they are now.
     pub fn measure(&self) {
-        for dataset in self.datasets() {
+        metrics::gauge!("query_memory_reserved_bytes").set(self.federation.memory_pool().reserved() as f64);
+        let datasets = self.datasets();
+        count(&datasets);
+        for dataset in datasets {
             let name = dataset.name.to_string();
             let phase = number(dataset.phase());
             if dataset.is_view {
-                metrics::gauge!("view_load_state", "view" => name).set(phase);
+                metrics::gauge!("view_load_state", "view" => name.clone()).set(phase);
+                metrics::counter!("view_load_errors", "view" => name).increment(0);
                 continue;
             }
             metrics::gauge!("dataset_load_state", "dataset" => name.clone()).set(phase);
+            metrics::counter!("dataset_load_errors", "dataset" => name.clone()).increment(0);
+            let away = away_since(&dataset.state).map_or(0.0, milliseconds);
+            metrics::gauge!("dataset_unavailable_time_ms", "dataset" => name.clone()).set(away);
             for (gauge, value) in dataset.acceleration.iter().flat_map(figures) {
                 metrics::gauge!(gauge, "dataset" => name.clone()).set(value);
             }
         }
+    }
+}
+
+/// Datasets by what keeps their rows: the upstream alone, memory, or files.
+fn count(datasets: &[DatasetStatus]) {
+    let datasets = || datasets.iter().filter(|dataset| !dataset.is_view);
+    let kept = datasets().filter(|dataset| dataset.acceleration.is_some()).count();
+    for (engine, count) in [("arrow", kept), ("None", datasets().count() - kept)] {
+        metrics::gauge!("dataset_active_count", "engine" => engine).set(count as f64);
+    }
+}
+
+fn away_since(state: &DatasetState) -> Option<SystemTime> {
+    match state {
+        DatasetState::Error { since, .. } => Some(*since),
+        DatasetState::Initializing | DatasetState::Ready => None,
     }
 }
 
@@ -89,6 +112,8 @@ fn figures(kept: &Status) -> Vec<(&'static str, f64)> {
     let after = kept.watermark.map(milliseconds);
     figures
         .extend(kept.last_refresh.map(|at| ("dataset_acceleration_last_refresh_time_ms", milliseconds(at))));
+    let took = kept.last_refresh_took.map(|took| took.as_secs_f64() * 1e3);
+    figures.extend(took.map(|took| ("refresh_last_duration_ms", took)));
     figures.extend(before.map(|at| ("dataset_acceleration_max_timestamp_before_refresh_ms", at)));
     figures.extend(after.map(|at| ("dataset_acceleration_max_timestamp_after_refresh_ms", at)));
     // How far the last refresh went, not how old the rows are: that is `ingestion_lag`.

@@ -13,10 +13,12 @@ mod gauges;
 mod limits;
 mod planning;
 mod prepare;
+mod processed;
 mod readiness;
 mod records;
 mod statement;
 mod subscribe;
+mod told;
 mod typed;
 mod vocabulary;
 
@@ -30,6 +32,7 @@ use futures::Stream;
 
 use crate::acceleration;
 use crate::name::{DatasetName, QueryId};
+use crate::telemetry::Traceparent;
 
 pub use crate::acceleration::{
     Ask, AskError, AskMode, Publication, PutError, Standing, Stored, StreamEnd, StreamEvent, Subscription,
@@ -73,6 +76,10 @@ pub struct Request {
     pub ticket: Option<u128>,
     /// What the request says of the results cache.
     pub cache: CacheWishes,
+    /// Whether its principal may see what others did, in the tables of this process.
+    pub rights: Rights,
+    /// The span of who asks, where they say.
+    pub caller: Option<Traceparent>,
 }
 
 impl Request {
@@ -86,6 +93,8 @@ impl Request {
             protocol: Protocol::default(),
             ticket: None,
             cache: CacheWishes::default(),
+            rights: Rights::default(),
+            caller: None,
         }
     }
 }

@@ -14,6 +14,8 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Value, Visit, VisitMut, Visitor, VisitorMut};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
+use crate::telemetry::Context;
+
 use super::deadline::within;
 use super::planning::Weight;
 use super::statement::{invalid, parse_one, refuse_writes};
@@ -47,8 +49,9 @@ impl Engine {
     /// See [`QueryError`].
     pub async fn prepare(&self, request: Request) -> Result<Prepared, QueryError> {
         let deadline = self.deadline();
-        let _turn = self.planning.enter(deadline).await?;
-        within(deadline, self.find_prepared(&request)).await
+        let _turn = self.planning.enter(deadline, request.protocol).await?;
+        let context = Context::root(self.federation.tracer(), request.caller.as_ref());
+        context.scope(within(deadline, self.find_prepared(&request))).await
     }
 
     async fn find_prepared(&self, request: &Request) -> Result<Prepared, QueryError> {

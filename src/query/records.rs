@@ -19,8 +19,10 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{Batches, Caller, Principal, QueryError, Request};
+use super::told::Told;
+use super::{Batches, Cached, Caller, Principal, QueryError, Request};
 use crate::name::QueryId;
+use crate::telemetry::{Context as TraceContext, Span, Tracer};
 
 /// Queries that have ended are remembered up to this many.
 const ENDED_MAX: usize = 256;
@@ -105,7 +107,10 @@ pub enum CancelError {
 
 /// The book of queries. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Records(Arc<Inner>);
+pub(super) struct Records {
+    inner: Arc<Inner>,
+    tracer: Tracer,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -145,9 +150,19 @@ pub(super) struct Tracked {
     records: Records,
     running: Arc<Running>,
     outcome: Outcome,
+    /// What went wrong, for the metrics; none while nothing has.
+    code: Option<&'static str>,
+    told: Told,
+    /// Recorded when the rest of this has been told.
+    span: Span,
 }
 
 impl Records {
+    /// An empty book; what is entered becomes a task of `tracer`.
+    pub fn new(tracer: Tracer) -> Self {
+        Self { inner: Arc::default(), tracer }
+    }
+
     /// Enters a statement.
     pub fn enter(&self, id: QueryId, request: &Request) -> Tracked {
         let running = Arc::new(Running {
@@ -163,14 +178,16 @@ impl Records {
             cancelled: CancellationToken::new(),
             answer: Mutex::default(),
         });
-        self.0.running().insert(id, Arc::clone(&running));
-        Tracked { records: self.clone(), running, outcome: Outcome::Left }
+        self.inner.running().insert(id, Arc::clone(&running));
+        let span = self.tracer.start("sql_query", &request.sql, request.caller.as_ref());
+        let told = Told::begin(request, id, span.context());
+        Tracked { records: self.clone(), running, outcome: Outcome::Left, code: None, told, span }
     }
 
     /// The queries that run, oldest first, of those that the caller may see.
     pub fn running(&self, caller: &Caller) -> Vec<QueryRecord> {
         let mut running: Vec<QueryRecord> = self
-            .0
+            .inner
             .running()
             .values()
             .filter(|query| caller.commands(&query.principal))
@@ -182,7 +199,7 @@ impl Records {
 
     /// The queries that have ended, last first, of those that the caller may see.
     pub fn ended(&self, caller: &Caller) -> Vec<QueryRecord> {
-        let ended = self.0.ended();
+        let ended = self.inner.ended();
         ended.iter().rev().filter(|query| caller.commands(&query.principal)).cloned().collect()
     }
 
@@ -191,7 +208,7 @@ impl Records {
     /// # Errors
     /// See [`CancelError`].
     pub fn cancel(&self, which: QueryRef, caller: &Caller) -> Result<(), CancelError> {
-        let running = self.0.running();
+        let running = self.inner.running();
         let found = match which {
             QueryRef::Id(id) => running.get(&id),
             QueryRef::Ticket(ticket) => running.values().find(|query| query.ticket == Some(ticket)),
@@ -209,7 +226,7 @@ impl Records {
 
     /// Ends the queries whose clients have taken nothing for `limit`.
     pub fn end_stalled(&self, limit: Duration) {
-        let running: Vec<Arc<Running>> = self.0.running().values().cloned().collect();
+        let running: Vec<Arc<Running>> = self.inner.running().values().cloned().collect();
         for query in running.iter().filter(|query| query.is_stalled(limit)) {
             tracing::warn!(query = %query.id, seconds = limit.as_secs_f64(), "its client takes nothing, ended");
             query.end(QueryError::ClientStalled { seconds: limit.as_secs_f64() });
@@ -235,12 +252,24 @@ impl Tracked {
     ) -> Result<T, QueryError> {
         let token = self.running.cancelled.clone();
         let done = token.run_until_cancelled(work).await.unwrap_or(Err(QueryError::Cancelled));
-        done.inspect_err(|error| self.outcome = Outcome::of(error))
+        done.inspect_err(|error| self.fails(error))
+    }
+
+    /// Where in a trace it runs.
+    pub fn context(&self) -> TraceContext {
+        self.span.context().clone()
     }
 
     /// Says where it is answered.
-    pub fn is_answered(&self, place: Option<Place>) {
+    pub fn is_answered(&self, place: Option<Place>, cached: Option<&Cached>) {
         self.running.place.store(place.map_or(0, Place::number), Ordering::Relaxed);
+        self.told.answered(self.span.context(), place, cached);
+    }
+
+    fn fails(&mut self, error: &QueryError) {
+        self.outcome = Outcome::of(error);
+        self.code = Some(error.code(self.span.context().executing_since().is_some()));
+        self.span.fail(&error.to_string());
     }
 
     /// The same batches, counted, until the query is cancelled; the query ends with them.
@@ -278,14 +307,15 @@ impl Stream for Followed {
             }
             Poll::Ready(next) => next,
         };
-        tracked.outcome = match &next {
+        match &next {
             Some(Ok(batch)) => {
                 tracked.running.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                tracked.told.gives(batch, tracked.span.context());
                 return Poll::Ready(next);
             }
-            Some(Err(error)) => Outcome::of(error),
-            None => Outcome::Done,
-        };
+            Some(Err(error)) => tracked.fails(error),
+            None => tracked.outcome = Outcome::Done,
+        }
         this.tracked = None;
         Poll::Ready(next)
     }
@@ -294,9 +324,10 @@ impl Stream for Followed {
 impl Drop for Tracked {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Left);
-        self.records.0.running().remove(&self.running.id);
+        self.records.inner.running().remove(&self.running.id);
         let record = self.running.record(Some(outcome));
-        let mut ended = self.records.0.ended();
+        self.told.ended(&record, self.code, &self.span);
+        let mut ended = self.records.inner.ended();
         if ended.len() == ENDED_MAX {
             ended.pop_front();
         }
@@ -448,7 +479,7 @@ mod tests {
     async fn a_query_is_seen_while_it_runs_and_afterwards() {
         let (records, me) = (Records::default(), caller("a", Rights::Read));
         let tracked = records.enter(QueryId::random(), &asked_by("a", None));
-        tracked.is_answered(Some(Place::Pushed));
+        tracked.is_answered(Some(Place::Pushed), None);
         let mut batches = tracked.follow(batches(2));
         batches.next().await.unwrap().unwrap();
         let [running] = &records.running(&me)[..] else { panic!("one runs") };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{ApiKey, Diagnostic, KeyRights, Pem, PemSource, Tls};
+use crate::config::{ApiKey, Diagnostic, KeyRights, OtelHeader, Pem, PemSource, Tls};
 
 use super::secret::Secret;
 use super::{Place, Secrets};
@@ -45,6 +45,23 @@ impl Secrets {
                 Err(vec![Diagnostic::new("InvalidApiKey", message).at(key.at).help(fault.help())])
             }
         }
+    }
+
+    /// Resolves the headers of a collector, in their order.
+    ///
+    /// # Errors
+    /// Every reference that no store knows.
+    pub fn resolve_headers(&self, headers: &[OtelHeader]) -> Result<Vec<Secret>, Vec<Diagnostic>> {
+        let (mut values, mut problems) = (Vec::with_capacity(headers.len()), Vec::new());
+        for header in headers {
+            let within = format!("header `{}`", header.name);
+            let subject = "runtime.telemetry.otel_exporter: ".to_owned();
+            match self.shelf.text(&header.value, &Place { subject, within: &within, at: header.at }) {
+                Ok(value) => values.push(value),
+                Err(more) => problems.extend(more),
+            }
+        }
+        if problems.is_empty() { Ok(values) } else { Err(problems) }
     }
 
     /// Resolves the PEM text that stands in a spicepod or in a store; files stay paths.

@@ -13,6 +13,7 @@ mod socket;
 mod stall;
 mod status;
 mod tls;
+mod trace;
 mod wire;
 
 pub mod flight;

@@ -212,10 +212,21 @@ fn configs(tls: &Tls<Secret>, texts: &Texts) -> Result<Configs, Vec<Diagnostic>>
     };
     match (chain, key, roots) {
         (Ok(chain), Ok(key), Ok(roots)) => {
+            show_end(tls, &chain);
             server_config(tls, chain, key, roots).map(Configs::new).map_err(|problem| vec![*problem])
         }
         _ => Err(problems),
     }
+}
+
+/// Lets the metrics tell when the listener's own certificate ends.
+fn show_end(tls: &Tls<Secret>, chain: &[CertificateDer<'_>]) {
+    let Some(own) = chain.first().and_then(|own| x509_parser::parse_x509_certificate(own).ok()) else {
+        return;
+    };
+    let end = own.1.validity().not_after.timestamp();
+    let section = tls.certificate.name.rsplit_once('.').map_or("runtime.tls", |(section, _)| section);
+    metrics::gauge!("tls_certificate_not_after_seconds", "section" => section.to_owned()).set(end as f64);
 }
 
 fn server_config(

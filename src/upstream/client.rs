@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 use tokio::time::Instant;
 
 use super::breaker::CircuitState;
+use super::call::Call;
 use super::channel::Channel;
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::flightsql;
@@ -22,6 +23,7 @@ use super::roster::AddressHealth;
 use super::session::Session;
 use super::table::RemoteTableName;
 use super::target::{Credentials, Flavor};
+use crate::telemetry::Context;
 
 /// One dataset's view of shared channels: same sockets and credentials, its own message size limit.
 pub struct Upstream {
@@ -171,23 +173,27 @@ impl Upstream {
     /// # Errors
     /// What the last attempt met; after the first batch errors are items of the stream.
     pub async fn query(&self, sql: &str) -> Result<RemoteStream, UpstreamError> {
-        self.read(self.command(sql), Step::Query).await
+        self.read(self.command(sql), Step::Query, sql).await
     }
 
-    async fn read(&self, command: Bytes, step: Step) -> Result<RemoteStream, UpstreamError> {
-        self.retrying("DoGet", step, |session| {
-            let command = command.clone();
-            async move {
-                let info = session.flight_info(command).await?;
-                reader::open(session, info).await
-            }
-        })
-        .await
+    /// `shown` is what is asked for, for people.
+    async fn read(&self, command: Bytes, step: Step, shown: &str) -> Result<RemoteStream, UpstreamError> {
+        let call = Call::begin("DoGet", &self.endpoint(), shown);
+        let stream = self
+            .retrying(&call, step, |session| {
+                let command = command.clone();
+                async move {
+                    let info = session.flight_info(command).await?;
+                    reader::open(session, info).await
+                }
+            })
+            .await?;
+        Ok(call.follow(stream))
     }
 
     async fn planned(&self, sql: &str, step: Step) -> Result<Planned, UpstreamError> {
-        let command = self.command(sql);
-        self.retrying("GetFlightInfo", step, |session| {
+        let (command, call) = (self.command(sql), Call::begin("GetFlightInfo", &self.endpoint(), sql));
+        self.retrying(&call, step, |session| {
             let command = command.clone();
             async move {
                 let info = session.flight_info(command.clone()).await?;
@@ -202,8 +208,8 @@ impl Upstream {
     }
 
     async fn schema_of_statement(&self, sql: &str) -> Result<SchemaRef, UpstreamError> {
-        let command = self.command(sql);
-        self.retrying("GetSchema", Step::Schema, |session| {
+        let (command, call) = (self.command(sql), Call::begin("GetSchema", &self.endpoint(), sql));
+        self.retrying(&call, Step::Schema, |session| {
             let command = command.clone();
             async move { statement_schema(&session, command).await.map(Arc::new) }
         })
@@ -211,7 +217,7 @@ impl Upstream {
     }
 
     async fn schema_in_catalog(&self, table: &RemoteTableName) -> Result<Option<SchemaRef>, UpstreamError> {
-        let tables = self.read(flightsql::get_tables(table), Step::Schema).await?;
+        let tables = self.read(flightsql::get_tables(table), Step::Schema, "CommandGetTables").await?;
         let batches: Vec<_> = tables.batches.try_collect().await?;
         Ok(flightsql::find_schema(&batches, table))
     }
@@ -224,11 +230,21 @@ impl Upstream {
     }
 
     /// Runs attempts until one succeeds or the policy says no.
-    async fn retrying<T, F, Fut>(&self, method: &'static str, step: Step, run: F) -> Result<T, UpstreamError>
+    async fn retrying<T, F, Fut>(&self, call: &Call, step: Step, run: F) -> Result<T, UpstreamError>
     where
         F: Fn(Session) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, UpstreamError>> + Send,
     {
+        let done = Context::scope_in(call.context(), self.attempts(call, step, run)).await;
+        done.inspect_err(|error| call.failed(error))
+    }
+
+    async fn attempts<T, F, Fut>(&self, call: &Call, step: Step, run: F) -> Result<T, UpstreamError>
+    where
+        F: Fn(Session) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, UpstreamError>> + Send,
+    {
+        let method = call.method;
         self.count("upstream_requests", method);
         self.with_budget(|budget| budget.deposit(Instant::now()));
         let mut attempts = Attempts::start(Instant::now());
@@ -250,6 +266,7 @@ impl Upstream {
                 return Err(error);
             };
             self.count("upstream_retries", method);
+            call.retried(attempts.made());
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             tracing::debug!(%error, method, attempt = attempts.made(), wait_ms, "upstream call retried");
             before = Some(error);

@@ -28,6 +28,7 @@ mod roster;
 mod single_flight;
 
 mod auth;
+mod call;
 mod retry;
 mod status;
 
@@ -53,7 +54,7 @@ pub use identity::UpstreamId;
 pub use pem::ClientTlsFiles;
 pub(crate) use pem::{certificates, private_key, read_pem_file};
 pub use pool::{Pool, PoolOptions};
-pub use reader::RemoteStream;
+pub use reader::{Received, RemoteStream};
 pub use roster::AddressHealth;
 pub use table::RemoteTableName;
 pub use target::{Credentials, Flavor, Target};

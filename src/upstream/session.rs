@@ -10,11 +10,13 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::auth::Greeting;
+use super::call;
 use super::channel::{Channel, Wire};
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::node::{Node, Seat};
 use super::single_flight::Held;
 use super::status::Doing;
+use crate::telemetry::{Context, Traceparent};
 
 #[derive(Clone)]
 pub(super) struct Session {
@@ -25,6 +27,8 @@ pub(super) struct Session {
     greeting: Held<Greeting>,
     limit: u64,
     step: Step,
+    /// On whose behalf, where that is known.
+    caller: Option<Traceparent>,
     /// Set when the upstream said UNAUTHENTICATED.
     rejected: Arc<AtomicBool>,
 }
@@ -47,7 +51,8 @@ impl Session {
         let wire = Wire { channel: Arc::clone(channel), node: Arc::clone(&seat.node) };
         let client = FlightServiceClient::new(wire).max_decoding_message_size(decoded_max);
         let (seat, rejected) = (Arc::new(seat), Arc::new(AtomicBool::new(false)));
-        Ok(Self { channel: Arc::clone(channel), client, seat, greeting, limit, step, rejected })
+        let caller = Context::current().and_then(|current| current.traceparent());
+        Ok(Self { channel: Arc::clone(channel), client, seat, greeting, limit, step, caller, rejected })
     }
 
     /// Where its calls go.
@@ -57,7 +62,8 @@ impl Session {
 
     /// The same call at another place.
     pub async fn at(&self, channel: &Arc<Channel>) -> Result<Self, UpstreamError> {
-        Self::open(channel, self.limit, self.step).await
+        let caller = self.caller.clone();
+        Ok(Self { caller, ..Self::open(channel, self.limit, self.step).await? })
     }
 
     /// Whether a new token may help; the old one is forgotten.
@@ -127,6 +133,9 @@ impl Session {
         if let Some(app) = &self.channel.id.app {
             metadata.insert("spiceai-org", self.ascii(&app.org)?);
             metadata.insert("spiceai-app", self.ascii(&app.app)?);
+        }
+        if let Some(caller) = &self.caller {
+            call::say(caller, metadata);
         }
         Ok(request)
     }

@@ -42,8 +42,14 @@ async fn metric(sidecar: &Sidecar, name: &str) -> f64 {
     let url = format!("http://{}/metrics", sidecar.metrics_addr());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let text = client.get(url).send().await.unwrap().text().await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    // All series of it: what is told apart by protocol is one number here.
+    let series = |line: &str| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']))?;
+        rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+    };
+    let values: Vec<f64> = text.lines().filter_map(series).collect();
+    assert!(!values.is_empty(), "no {name} in\n{text}");
+    values.into_iter().sum()
 }
 
 /// Returns when a metric has this value, while `work` goes on and does not end.

@@ -40,4 +40,5 @@ mod secrets;
 mod sql;
 mod streams;
 mod sub_plans;
+mod telemetry;
 mod tpch;

@@ -14,12 +14,14 @@ pub(super) struct Counts {
 pub(super) struct Outgoing {
     rows: Counter,
     bytes: Counter,
+    updates: Counter,
 }
 
 impl Outgoing {
     pub(super) fn add(&self, rows: u64, bytes: u64) {
         self.rows.increment(rows);
         self.bytes.increment(bytes);
+        self.updates.increment(u64::from(rows > 0));
     }
 }
 
@@ -46,6 +48,10 @@ impl Counts {
         Outgoing {
             rows: metrics::counter!("append_stream_sent_rows", "dataset" => self.dataset.clone()),
             bytes: metrics::counter!("append_stream_sent_bytes", "dataset" => self.dataset.clone()),
+            updates: metrics::counter!(
+                "flight_do_exchange_data_updates_sent",
+                "dataset" => self.dataset.clone()
+            ),
         }
     }
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::TableReference;
 use datafusion::error::Result;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
 
-use crate::federation::Federation;
+use crate::federation::{self, Federation};
 use crate::name::DatasetName;
 
 /// A statement over the remote tables.
@@ -59,11 +59,12 @@ impl Fetch {
     /// What planning meets.
     pub(super) async fn rows(self) -> Result<SendableRecordBatchStream> {
         let context = self.federation.sources();
-        let state = context.state();
+        let mut state = context.state();
+        *state.config_mut() = federation::traced(state.config().clone());
         let plan = state.optimize(&self.plan)?;
         let (plan, _) = self.federation.push_down(plan)?;
         let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
-        execute_stream(plan, context.task_ctx())
+        execute_stream(plan, Arc::new(TaskContext::from(&state)))
     }
 }
 

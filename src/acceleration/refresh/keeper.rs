@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acceleration::store::Layout;
 use crate::task::at;
+use crate::telemetry::Span;
 
 use super::asks::{Ask, AskMode};
 use super::definition::Mode;
@@ -26,6 +27,10 @@ use super::schedule::{Action, Event, State, Until, next};
 use super::since::at_or_after;
 use super::status::Phase;
 use super::write::settle;
+
+/// A refresh in the history; the deployment guide knows it by another name.
+const TASK: &str = "accelerated_refresh";
+const TASK_ALIAS: &str = "accelerated_table_refresh";
 
 pub(super) struct Keeper {
     held: Holder,
@@ -134,8 +139,11 @@ impl Keeper {
             sleep(jitter).await;
         }
         let begun = Instant::now();
-        let done = self.run(&ask).await;
         let dataset = self.held.name().clone();
+        let span = self.held.federation().tracer().start(TASK, &dataset.to_string(), None);
+        let done = span.context().clone().scope(self.run(&ask)).await;
+        self.tell(&span, &ask, &done);
+        drop(span);
         let elapsed_ms = begun.elapsed().as_secs_f64() * 1e3;
         match done {
             Ok(mode) => {
@@ -157,6 +165,22 @@ impl Keeper {
                 self.held.board.ended(number, Some(error.to_string()));
                 Event::Failed { heals }
             }
+        }
+    }
+
+    /// The refresh as a task of the history.
+    fn tell(&self, span: &Span, ask: &Ask, done: &Result<Mode, RefreshError>) {
+        let (held, context) = (&self.held, span.context());
+        context.label("task_alias", TASK_ALIAS);
+        if let Some(sql) = self.sql(ask) {
+            context.label("sql", sql);
+        }
+        match done {
+            Ok(mode) => {
+                context.label("mode", mode.word());
+                context.label("rows_kept", held.board.status().rows.to_string());
+            }
+            Err(error) => span.fail(&error.to_string()),
         }
     }
 
@@ -199,9 +223,13 @@ impl Keeper {
     }
 
     async fn plan(&self, ask: &Ask) -> Result<Fetch, RefreshError> {
+        self.held.plan(self.sql(ask).as_deref()).await
+    }
+
+    /// `refresh_sql`, as it is now.
+    fn sql(&self, ask: &Ask) -> Option<String> {
         let held = &self.held;
-        let sql = ask.sql.clone().or_else(|| held.board.sql()).or_else(|| held.definition.sql.clone());
-        held.plan(sql.as_deref()).await
+        ask.sql.clone().or_else(|| held.board.sql()).or_else(|| held.definition.sql.clone())
     }
 
     /// Rows from the watermark less the overlap on, where rows are to stand on top of those of `layout`; none for a

@@ -91,7 +91,7 @@ async fn show(args: &DemoArgs) -> Result<Demo, Failure> {
     let plan = Plan::load(&pod).await.map_err(|all| all.to_string())?;
     let listeners = Listeners::bind(free_addresses().await).await?;
     let name = plan.spicepod.name.clone();
-    let app = App::start(plan, listeners, telemetry::init_metrics()?, Some(pod.clone()));
+    let app = App::start(plan, listeners, &telemetry::init_metrics(), Some(pod.clone()));
     print_addresses(&name, &app.urls);
     wait_ready(&app).await?;
     ask::all(&app.addresses).await?;

@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::name::DatasetName;
+use crate::telemetry::Context;
 use crate::upstream::{ErrorKind, Fit, RemoteStream, Step, Upstream, UpstreamError};
 
 use super::keys::Condition;
@@ -68,7 +69,13 @@ impl Reader {
         Box::pin(RecordBatchStreamAdapter::new(schema, batches))
     }
 
-    async fn open(mut self) -> Result<Batches> {
+    /// In the trace of the query, which may be another task's.
+    async fn open(self) -> Result<Batches> {
+        let asked_by = self.context.session_config().get_extension::<Context>();
+        Context::scope_in(asked_by.map(|context| context.as_ref().clone()), self.ask()).await
+    }
+
+    async fn ask(mut self) -> Result<Batches> {
         match self.condition()? {
             Condition::None => {}
             Condition::Never => {

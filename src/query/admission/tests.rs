@@ -177,20 +177,21 @@ fn admission(running_max: usize, waiting_max: usize, wait_max: Duration) -> Admi
 #[tokio::test]
 async fn without_a_bound_everybody_enters() {
     let open = admission(0, 0, Duration::ZERO);
-    let turns = futures::future::join_all((0..100).map(|_| open.enter(None))).await;
+    let turns = futures::future::join_all((0..100).map(|_| open.enter(None, Protocol::Http))).await;
     assert!(turns.iter().all(Result::is_ok));
 }
 
 #[tokio::test]
 async fn who_is_refused_learns_why() {
     let narrow = admission(1, 1, Duration::from_millis(20));
-    let turn = narrow.enter(None).await.unwrap();
-    let (waited, refused) = tokio::join!(narrow.enter(None), narrow.enter(None));
+    let turn = narrow.enter(None, Protocol::Http).await.unwrap();
+    let (waited, refused) =
+        tokio::join!(narrow.enter(None, Protocol::Http), narrow.enter(None, Protocol::Http));
     let told = |result: Result<Turn, QueryError>| result.unwrap_err().to_string();
     insta::assert_snapshot!(told(waited), @"the query waited 0.02 s for its turn, as long as runtime.params.query_queue_timeout lets it, while as many others ran as may (1): try again, or raise runtime.query.max_concurrent_queries");
     insta::assert_snapshot!(told(refused), @"as many queries run (1) and wait (1) as may: try again in a moment, or raise runtime.query.max_concurrent_queries");
     let soon = Deadline::after(Duration::from_millis(10));
-    insta::assert_snapshot!(told(narrow.enter(Some(soon)).await), @"the query waited 0.01 s for its turn, as long as runtime.query.timeout lets it, while as many others ran as may (1): try again, or raise runtime.query.max_concurrent_queries");
+    insta::assert_snapshot!(told(narrow.enter(Some(soon), Protocol::Http).await), @"the query waited 0.01 s for its turn, as long as runtime.query.timeout lets it, while as many others ran as may (1): try again, or raise runtime.query.max_concurrent_queries");
     drop(turn);
-    narrow.enter(Some(Deadline::after(Duration::from_secs(30)))).await.unwrap();
+    narrow.enter(Some(Deadline::after(Duration::from_secs(30))), Protocol::Http).await.unwrap();
 }

@@ -21,7 +21,7 @@ const FLIGHT_SQL_TYPES: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
 /// See the module.
 pub(super) enum Asked {
     /// A statement with its parameters, as it is run and as a ticket holds it.
-    Statement { handle: Handle, request: Request },
+    Statement { handle: Handle, request: Box<Request> },
     /// What there is to ask, under the command that asked for it.
     Metadata { metadata: Metadata, command: Bytes },
 }
@@ -54,7 +54,7 @@ pub(super) async fn asked(bytes: &Bytes, identity: &Identity) -> Result<Asked, S
     if handle.sql.trim().is_empty() {
         return Err(Status::invalid_argument("the statement is empty: send SQL, for example SELECT 1"));
     }
-    let request = handle.request(identity).await?;
+    let request = Box::new(handle.request(identity).await?);
     Ok(Asked::Statement { handle, request })
 }
 
@@ -136,7 +136,7 @@ mod tests {
 
     fn statement(bytes: impl Into<Bytes>) -> Request {
         match asked(bytes).unwrap() {
-            Asked::Statement { request, .. } => request,
+            Asked::Statement { request, .. } => *request,
             Asked::Metadata { .. } => panic!("no statement"),
         }
     }

@@ -94,6 +94,7 @@ impl Handle {
         Ok(Request {
             parameters,
             principal: identity.caller.principal.clone(),
+            rights: identity.caller.rights,
             protocol: if self.is_raw { Protocol::Flight } else { Protocol::FlightSql },
             ticket: self.number(),
             ..Request::new(self.sql.clone())

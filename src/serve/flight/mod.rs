@@ -7,6 +7,7 @@
 mod actions;
 mod bind;
 mod command;
+mod counted;
 mod decode;
 mod encode;
 mod exchange;

@@ -15,6 +15,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::command::{self, Asked};
+use super::counted::Counted;
 use super::encode::Encoder;
 use super::exchange::Exchanges;
 use super::handle::Handle;
@@ -23,7 +24,8 @@ use super::{actions, bind, decode, wire};
 use crate::name::QueryId;
 use crate::query::{self, Answer, CacheWishes, Cached, Parameters, QueryError};
 use crate::serve::access::{self, Access, Identity};
-use crate::serve::{Door, caching, status};
+use crate::serve::{Door, caching, status, trace};
+use crate::telemetry::Traceparent;
 
 pub(super) type Reply<T> = Result<Response<T>, Status>;
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -51,10 +53,12 @@ impl<D: Door> Service<D> {
         &self,
         descriptor: &FlightDescriptor,
         identity: &Identity,
+        caller: Option<Traceparent>,
     ) -> Result<(Schema, Ticket), Status> {
         match descriptor.r#type() {
             DescriptorType::Cmd => match command::asked(&descriptor.cmd, identity).await? {
                 Asked::Statement { handle, request } => {
+                    let request = query::Request { caller, ..*request };
                     let schema = self.door.schema(request).await.map_err(refusal)?;
                     Ok((wire::schema(&schema), Ticket::new(handle.ticket(identity))))
                 }
@@ -77,21 +81,28 @@ impl<D: Door> Service<D> {
     }
 
     /// The schema alone. Of a statement whose parameters are not bound yet it is the best guess.
-    async fn schema(&self, descriptor: &FlightDescriptor, identity: &Identity) -> Result<Schema, Status> {
+    async fn schema(
+        &self,
+        descriptor: &FlightDescriptor,
+        identity: &Identity,
+        caller: Option<Traceparent>,
+    ) -> Result<Schema, Status> {
         if descriptor.r#type() == DescriptorType::Cmd
             && let Asked::Statement { request, .. } = command::asked(&descriptor.cmd, identity).await?
             && matches!(request.parameters, Parameters::None)
         {
+            let request = query::Request { caller, ..*request };
             let prepared = self.door.prepare(request).await.map_err(refusal)?;
             return Ok(wire::schema(&prepared.schema));
         }
-        Ok(self.plan(descriptor, identity).await?.0)
+        Ok(self.plan(descriptor, identity, caller).await?.0)
     }
 
     async fn info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
         let identity = access::of_call(&request)?;
+        let caller = trace::of_metadata(request.metadata());
         let descriptor = request.into_inner();
-        let (schema, ticket) = self.plan(&descriptor, &identity).await?;
+        let (schema, ticket) = self.plan(&descriptor, &identity, caller).await?;
         info(&schema, ticket, descriptor)
     }
 
@@ -101,10 +112,11 @@ impl<D: Door> Service<D> {
         ticket: &Ticket,
         identity: &Identity,
         cache: CacheWishes,
+        caller: Option<Traceparent>,
     ) -> Result<Answer, Status> {
         match command::asked(&ticket.ticket, identity).await? {
             Asked::Statement { request, .. } => {
-                self.door.run(query::Request { cache, ..request }).await.map_err(refusal)
+                self.door.run(query::Request { cache, caller, ..*request }).await.map_err(refusal)
             }
             Asked::Metadata { metadata, .. } => {
                 let batch = metadata.batch(&self.door).await?;
@@ -180,6 +192,7 @@ impl<D: Door> FlightService for Service<D> {
     type DoExchangeStream = Messages<FlightData>;
 
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Reply<Self::HandshakeStream> {
+        let _counted = Counted::plain("Handshake");
         let headers = request.metadata().clone().into_headers();
         let session = self.access.open_session(&headers).map_err(|_| access::unauthenticated())?;
         let bearer = MetadataValue::try_from(format!("Bearer {session}"))
@@ -191,6 +204,7 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Reply<Self::ListFlightsStream> {
+        let _counted = Counted::plain("ListFlights");
         if !request.get_ref().expression.is_empty() {
             return Err(Status::invalid_argument("ListFlights takes no criteria: send an empty expression"));
         }
@@ -221,11 +235,13 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
+        let _counted = Counted::descriptor("GetFlightInfo", request.get_ref());
         self.info(request).await.map(Response::new)
     }
 
     /// Complete at once: a query begins with DoGet.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
+        let _counted = Counted::descriptor("PollFlightInfo", request.get_ref());
         let info = self.info(request).await?;
         Ok(Response::new(
             PollInfo::new()
@@ -236,8 +252,10 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
+        let _counted = Counted::descriptor("GetSchema", request.get_ref());
         let identity = access::of_call(&request)?;
-        let schema = self.schema(request.get_ref(), &identity).await?;
+        let caller = trace::of_metadata(request.metadata());
+        let schema = self.schema(request.get_ref(), &identity, caller).await?;
         SchemaAsIpc::new(&schema, &IpcWriteOptions::default())
             .try_into()
             .map(Response::new)
@@ -245,9 +263,11 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
+        let _counted = Counted::ticket("DoGet", &request.get_ref().ticket);
         let cache = wishes(request.metadata())?;
         let identity = access::of_call(&request)?;
-        let answer = self.answer(request.get_ref(), &identity, cache).await?;
+        let caller = trace::of_metadata(request.metadata());
+        let answer = self.answer(request.get_ref(), &identity, cache, caller).await?;
         let (id, cached, config) = (answer.id.to_string(), answer.cached.clone(), answer.config.clone());
         let mut response = Response::new(messages(answer).boxed());
         if let Ok(id) = MetadataValue::try_from(id) {
@@ -263,6 +283,7 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
+        let _counted = Counted::plain("DoPut");
         let (identity, may_write) = (access::of_call(&request)?, access::may_write(&request));
         let mut messages = request.into_inner();
         let first = messages.message().await.map_err(|status| decode::broken(status).status())?;
@@ -278,10 +299,12 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
+        let _counted = Counted::plain("DoExchange");
         self.exchanges.open(&self.door, request.into_inner()).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
+        let _counted = Counted::action(request.get_ref());
         let identity = access::of_call(&request)?;
         let bodies = actions::act(&self.door, &identity, request.get_ref()).await?;
         let results = bodies.into_iter().map(|body| Ok(arrow_flight::Result { body }));
@@ -289,6 +312,7 @@ impl<D: Door> FlightService for Service<D> {
     }
 
     async fn list_actions(&self, _request: Request<Empty>) -> Reply<Self::ListActionsStream> {
+        let _counted = Counted::plain("ListActions");
         Ok(Response::new(stream::iter(actions::list().map(Ok)).boxed()))
     }
 }

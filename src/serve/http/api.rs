@@ -14,7 +14,7 @@ use utoipa::{OpenApi, Path};
 
 use super::OPEN_ROUTES;
 use super::error::ErrorBody;
-use super::{acceleration, asked, datasets, detailed, envelope, process, queries};
+use super::{acceleration, asked, datasets, detailed, envelope, log, process, queries};
 use crate::serve::Door;
 
 /// The ways to show a key.
@@ -41,6 +41,7 @@ const REQUEST_ID: &str = "X-Request-Id";
         acceleration::Change,
         datasets::Item,
         datasets::ViewItem,
+        log::Log,
         process::CatalogItem,
         process::SpicepodItem,
         process::ListenerItem,

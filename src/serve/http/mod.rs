@@ -17,6 +17,7 @@ mod console;
 mod datasets;
 mod detailed;
 mod health;
+mod log;
 mod process;
 mod queries;
 mod sql;
@@ -109,6 +110,8 @@ fn routes<D: Door>(door: &D, mcp: McpOptions) -> Api<D> {
         .group("process")
         .route(process::__path_spicepods, process::spicepods::<D>)
         .route(process::__path_status, process::status::<D>)
+        .route(log::__path_log, log::log)
+        .route(log::__path_set_log, log::set_log)
         .route(docs::__path_document, docs::document)
         .group("health")
         .route(health::__path_ready, health::ready::<D>)

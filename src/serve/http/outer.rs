@@ -2,11 +2,12 @@
 //! answer even where a handler panics.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use ::http::header::HeaderName;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -20,11 +21,15 @@ use crate::task;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's own request id is kept up to this length.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// What the metrics tell apart.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+const OTHER: &str = "other";
 
 /// Gives the request an id that its answer, its error and the log share, and its [`Refusal`] a body.
 pub(super) async fn around(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    let counted = Counted::begin(&request);
     let as_json = accept::takes_json(request.headers());
     let is_head = request.method() == Method::HEAD;
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -40,7 +45,36 @@ pub(super) async fn around(mut request: Request, next: Next) -> Response {
         *response.body_mut() = Body::empty();
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    counted.ends(response.status());
     response
+}
+
+/// One request of the metrics. Its path is the route's: what clients make up makes no series.
+struct Counted {
+    method: &'static str,
+    path: String,
+    begun: Instant,
+}
+
+impl Counted {
+    fn begin(request: &Request) -> Self {
+        let method = METHODS.into_iter().find(|method| *method == request.method().as_str());
+        let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        Self {
+            method: method.unwrap_or(OTHER),
+            path: path.unwrap_or_else(|| OTHER.to_owned()),
+            begun: Instant::now(),
+        }
+    }
+
+    fn ends(self, status: StatusCode) {
+        let Self { method, path, begun } = self;
+        let took = begun.elapsed().as_secs_f64() * 1e3;
+        metrics::histogram!("http_requests_duration_ms", "method" => method, "path" => path.clone())
+            .record(took);
+        let labels = [("method", method.to_owned()), ("path", path), ("status", status.as_u16().to_string())];
+        metrics::counter!("http_requests", &labels).increment(1);
+    }
 }
 
 fn request_id(headers: &HeaderMap) -> HeaderValue {

@@ -21,9 +21,9 @@ use super::error::Refusal;
 use super::outer::REQUEST_ID;
 use super::outgoing;
 use super::{CONFIG, QUERY_ID, caching};
-use crate::query::{Protocol, QueryError, Request};
-use crate::serve::Door;
+use crate::query::{Caller, Protocol, QueryError, Request};
 use crate::serve::access::Identity;
+use crate::serve::{Door, trace};
 
 /// The largest request body. A statement is planned in full, and everything in it is bound in memory several times over;
 /// what is larger is data, and belongs into a dataset.
@@ -76,9 +76,10 @@ pub(super) async fn answer<D: Door>(
     let cache = caching::wishes(&headers)?;
     // It takes its room until the query has had its turn.
     let body = bodies.read(body, BODY_BYTES_MAX).await?;
-    let principal = identity.caller.principal;
-    let request =
-        Request { cache, principal, protocol: Protocol::Http, ..asked::decode(&headers, &body.bytes)? };
+    let Caller { principal, rights } = identity.caller;
+    let caller = trace::of_headers(&headers);
+    let asked = asked::decode(&headers, &body.bytes)?;
+    let request = Request { cache, principal, rights, caller, protocol: Protocol::Http, ..asked };
     let answer = door.run(request).await?;
     drop(body);
     let (id, cached, config) = (answer.id.to_string(), answer.cached.clone(), answer.config.clone());

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::tools::{Asker, Kind};
 use super::{Descriptions, names, resources};
 use crate::query::Principal;
-use crate::serve::Door;
+use crate::serve::{Door, trace};
+use crate::telemetry::Traceparent;
 
 /// Answers the requests of one principal.
 #[derive(Clone)]
@@ -31,8 +32,9 @@ pub(super) struct Server<D> {
 pub(super) struct Gone(pub CancellationToken);
 
 impl<D: Door> Server<D> {
-    fn asker(&self) -> Asker<'_, D> {
-        Asker { door: &self.door, principal: &self.principal, descriptions: &self.descriptions }
+    fn asker(&self, context: &RequestContext<RoleServer>) -> Asker<'_, D> {
+        let Self { door, principal, descriptions } = self;
+        Asker { door, principal, descriptions, caller: caller(context) }
     }
 
     fn instructions(&self) -> String {
@@ -57,6 +59,14 @@ async fn unless_cancelled<T>(
     let gone = parts.and_then(|parts| parts.extensions.get::<Gone>().cloned());
     let gone = gone.map_or_else(CancellationToken::new, |Gone(token)| token);
     gone.run_until_cancelled(context.ct.run_until_cancelled(work)).await.flatten()
+}
+
+/// The span of who asks: of the message, or else of the HTTP request that it came in.
+fn caller(context: &RequestContext<RoleServer>) -> Option<Traceparent> {
+    match context.meta.get_traceparent() {
+        Some(parent) => trace::read(Some(parent), context.meta.get_tracestate()),
+        None => trace::of_headers(&context.extensions.get::<Parts>()?.headers),
+    }
 }
 
 /// All lists have one page.
@@ -100,7 +110,7 @@ impl<D: Door> ServerHandler for Server<D> {
             let message = format!("there is no tool `{}`; there is {known}", request.name);
             return Err(ErrorData::new(ErrorCode::INVALID_PARAMS, message, None));
         };
-        let asker = self.asker();
+        let asker = self.asker(&context);
         let call = asker.call(kind, request.arguments.unwrap_or_default());
         let called = unless_cancelled(&context, call).await;
         // Nobody reads it: what is cancelled gets no answer.
@@ -110,10 +120,10 @@ impl<D: Door> ServerHandler for Server<D> {
     async fn list_resources(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         first_page(request.as_ref())?;
-        Ok(ListResourcesResult::with_all_items(resources::list(&self.asker())))
+        Ok(ListResourcesResult::with_all_items(resources::list(&self.asker(&context))))
     }
 
     async fn list_resource_templates(
@@ -130,7 +140,7 @@ impl<D: Door> ServerHandler for Server<D> {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let asker = self.asker();
+        let asker = self.asker(&context);
         let read = unless_cancelled(&context, resources::read(&asker, &request.uri)).await;
         // As above.
         read.unwrap_or_else(|| Ok(ReadResourceResult::new(Vec::new()))).map(Into::into)

@@ -16,6 +16,7 @@ use super::rows::{self, Column, ROWS_MAX, Rows};
 use super::{Descriptions, names};
 use crate::query::{DatasetState, DatasetStatus, Principal, Protocol, QueryError, Request};
 use crate::serve::{Door, http, status};
+use crate::telemetry::Traceparent;
 
 /// Rows of a sample, when the call does not say.
 const SAMPLE_ROWS: usize = 10;
@@ -131,6 +132,8 @@ struct Found {
 pub(super) struct Asker<'a, D> {
     pub door: &'a D,
     pub principal: &'a Principal,
+    /// The span of who asks, where they say.
+    pub caller: Option<Traceparent>,
     pub descriptions: &'a Descriptions,
 }
 
@@ -252,7 +255,8 @@ impl<D: Door> Asker<'_, D> {
     }
 
     fn request(&self, sql: String) -> Request {
-        Request { principal: self.principal.clone(), protocol: Protocol::Mcp, ..Request::new(sql) }
+        let (principal, caller) = (self.principal.clone(), self.caller.clone());
+        Request { principal, caller, protocol: Protocol::Mcp, ..Request::new(sql) }
     }
 
     fn list(&self, arguments: Map<String, Value>) -> Result<Found, Failure> {

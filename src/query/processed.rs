@@ -1,0 +1,108 @@
+//! What statements read, for the metrics: a run's batches enter, the same batches leave, and its figures are counted when
+//! they are dropped.
+//!
+//! The figures are DataFusion's own, of the plan's leaves; of a forwarded statement, what came of its upstream. Nothing is
+//! counted twice that several clients share: a run is counted, not its answers.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::StreamExt;
+
+use super::Batches;
+use crate::upstream::Received;
+
+#[derive(Default)]
+struct Figures {
+    rows: usize,
+    bytes: usize,
+    spills: usize,
+    spilled_rows: usize,
+    spilled_bytes: usize,
+}
+
+struct OfPlan(Arc<dyn ExecutionPlan>);
+
+struct OfUpstream {
+    rows: usize,
+    received: Received,
+}
+
+/// Counts what a plan has read.
+pub(super) fn of_plan(batches: Batches, plan: Arc<dyn ExecutionPlan>) -> Batches {
+    let counted = OfPlan(plan);
+    batches
+        .inspect(move |_| {
+            let _held = &counted;
+        })
+        .boxed()
+}
+
+/// Counts what has come of an upstream.
+pub(super) fn of_upstream(batches: Batches, received: Received) -> Batches {
+    let mut counted = OfUpstream { rows: 0, received };
+    batches
+        .inspect(move |batch| {
+            if let Ok(batch) = batch {
+                counted.add(batch);
+            }
+        })
+        .boxed()
+}
+
+impl OfUpstream {
+    fn add(&mut self, batch: &RecordBatch) {
+        self.rows += batch.num_rows();
+    }
+}
+
+impl Drop for OfPlan {
+    fn drop(&mut self) {
+        let mut figures = Figures::default();
+        // The visitor cannot fail.
+        let _ = self.0.apply(|node| {
+            figures.add(node.as_ref());
+            Ok(TreeNodeRecursion::Continue)
+        });
+        figures.count();
+    }
+}
+
+impl Drop for OfUpstream {
+    fn drop(&mut self) {
+        Figures { rows: self.rows, bytes: self.received.bytes(), ..Figures::default() }.count();
+    }
+}
+
+impl Figures {
+    fn add(&mut self, node: &dyn ExecutionPlan) {
+        let Some(metrics) = node.metrics() else { return };
+        self.spills += metrics.spill_count().unwrap_or_default();
+        self.spilled_rows += metrics.spilled_rows().unwrap_or_default();
+        self.spilled_bytes += metrics.spilled_bytes().unwrap_or_default();
+        if node.children().is_empty() {
+            let sum = |name: &str| metrics.sum_by_name(name).map_or(0, |sum| sum.as_usize());
+            self.rows += metrics.output_rows().unwrap_or_default();
+            // Of upstreams and files as they came, else as they are in memory.
+            self.bytes += match sum("bytes_received") + sum("bytes_read") {
+                0 => sum("output_bytes"),
+                came => came,
+            };
+        }
+    }
+
+    fn count(&self) {
+        let counted = [
+            ("query_processed_rows", self.rows),
+            ("query_processed_bytes", self.bytes),
+            ("query_produced_spills", self.spills),
+            ("query_spilled_rows", self.spilled_rows),
+            ("query_spilled_bytes", self.spilled_bytes),
+        ];
+        for (name, more) in counted {
+            metrics::counter!(name).increment(more as u64);
+        }
+    }
+}
