@@ -79,16 +79,19 @@ impl Context {
         CURRENT.try_with(Self::clone).ok()
     }
 
-    /// Runs `work` here.
+    /// Runs `work` here. It is boxed: a query's future is large, and each that wraps it would hold it once more.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
-        CURRENT.scope(self, work)
+        CURRENT.scope(self, Box::pin(work))
     }
 
     /// Runs `work` in `context`, where there is one.
-    pub async fn scope_in<F: Future>(context: Option<Self>, work: F) -> F::Output {
-        match context {
-            Some(context) => CURRENT.scope(context, work).await,
-            None => work.await,
+    pub fn scope_in<F: Future>(context: Option<Self>, work: F) -> impl Future<Output = F::Output> {
+        let work = Box::pin(work);
+        async move {
+            match context {
+                Some(context) => CURRENT.scope(context, work).await,
+                None => work.await,
+            }
         }
     }
 
