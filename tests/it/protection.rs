@@ -247,7 +247,7 @@ async fn a_rolling_restart_of_two_addresses_loses_no_query() {
 async fn an_address_where_nobody_listens_does_not_keep_the_circuit_open() {
     let pki = Pki::new();
     let tls = pki.server("core.test");
-    let mut only = Upstream::builder().table("items", items()).tls(tls).ip(FIRST).start().await;
+    let mut only = upstream().tls(tls).ip(FIRST).start().await;
     let names = NameServer::start(&[FIRST, SECOND], 1).await;
     let sidecar = by_name(&pki, &names, only.addr().port()).await;
     for _ in 0..2 {
