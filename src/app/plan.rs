@@ -53,6 +53,7 @@ pub(super) struct Guarding {
 #[derive(Clone)]
 pub(super) struct Basis {
     pub resources: Resources,
+    pub registry: Registry,
     pub pool: Arc<Pool>,
     /// Who records what is done for whom.
     pub tracer: Tracer,
@@ -133,7 +134,10 @@ impl Plan {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
             target_partitions: spicepod.runtime.target_partitions,
             resources: Some(basis.resources.clone()),
-            telemetry: federation::Telemetry { registry: Registry::global(), tracer: basis.tracer.clone() },
+            telemetry: federation::Telemetry {
+                registry: basis.registry.clone(),
+                tracer: basis.tracer.clone(),
+            },
         };
         let built = Federation::try_new(datasets.clone(), &spicepod.views, options).and_then(|federation| {
             let acceleration = Acceleration::try_new(&spicepod, &federation, former)?;
@@ -150,13 +154,14 @@ impl Plan {
 
 impl Basis {
     fn try_new(spicepod: &Spicepod) -> Result<Self, Vec<Diagnostic>> {
-        let connections = Scope::new();
+        // Before anything is measured.
+        let (registry, connections) = (Registry::global(), Scope::new());
         let resources = Resources::try_new(&spicepod.runtime.memory).map_err(|problem| vec![problem]);
         match (resources, pool_options(spicepod, connections.clone())) {
             (Ok(resources), Ok(options)) => {
                 let (pool, tracer) =
                     (Arc::new(Pool::with_options(options)), outward::tracer(&spicepod.runtime));
-                Ok(Self { resources, pool, tracer, connections })
+                Ok(Self { resources, registry, pool, tracer, connections })
             }
             (resources, options) => Err(resources.err().into_iter().chain(options.err()).flatten().collect()),
         }

@@ -17,6 +17,7 @@ use crate::secrets::Watch;
 use crate::serve::{ConfigStatus, Door};
 use crate::settled::{Next, Settled};
 use crate::task::{self, Scope};
+use crate::telemetry;
 
 use super::fixed::Fixed;
 use super::generation::Generation;
@@ -140,6 +141,9 @@ impl Reloader {
         self.guarding.spawn("secret stores", keeper.follow());
         protection.guard(&self.guards, &secrets, &self.guarding);
         self.secrets = secrets;
+        if former.spicepod.runtime.output_level != next.spicepod.runtime.output_level {
+            telemetry::set_verbosity(super::verbosity(&next.spicepod));
+        }
         counted("taken");
         eprint!("{}", next.spicepod.shown_warnings());
         let datasets = next.spicepod.datasets.len();

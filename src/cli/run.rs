@@ -73,9 +73,8 @@ pub(super) async fn run(args: RunArgs) -> ExitCode {
     let name = plan.spicepod.name.clone();
     let app = App::start(plan, listeners, &telemetry::init_metrics(), Some(args.path.clone()));
     print_addresses(&name, &app.urls);
-    let engine = app.live.engine();
     tokio::select! {
-        () = states::print(&engine, &mut screen) => signals.next().await,
+        () = states::print(&app.live, &mut screen) => signals.next().await,
         () = signals.next() => {}
     }
     // What is drawn goes before the last words.

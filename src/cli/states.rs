@@ -1,4 +1,4 @@
-//! The states of datasets on the start screen: an engine enters, a line for each dataset leaves, and how far first
+//! The states of datasets on the start screen: a running sidecar enters, a line for each dataset leaves, and how far first
 //! loads are.
 
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::acceleration::{Phase, Progress, Status};
-use crate::query::{DatasetState, DatasetStatus, Engine, QueryError};
+use crate::app::Live;
+use crate::query::{DatasetState, DatasetStatus, QueryError};
 
 use super::screen::Screen;
 use super::words;
@@ -27,11 +28,11 @@ enum Stage {
 
 /// Each dataset with its first state, as soon as all have one or after a while; then, as they end, the first loads that
 /// take longer.
-pub(super) async fn print(engine: &Engine, screen: &mut Screen) {
+pub(super) async fn print(live: &Live, screen: &mut Screen) {
     let until = Instant::now() + FIRST_STATES_WAIT;
-    let mut datasets = engine.datasets();
+    let mut datasets = live.engine().datasets();
     while datasets.iter().any(|dataset| stage(dataset).is_open()) && Instant::now() < until {
-        datasets = look(engine, screen).await;
+        datasets = look(live, screen).await;
     }
     screen.show(&loads(&datasets));
     let width = datasets.iter().map(|dataset| dataset.name.to_string().len()).max().unwrap_or(0);
@@ -46,7 +47,7 @@ pub(super) async fn print(engine: &Engine, screen: &mut Screen) {
     let mut open: Vec<_> =
         datasets.iter().filter(|dataset| is_loading(dataset)).map(|it| &it.name).cloned().collect();
     while !open.is_empty() {
-        let now = look(engine, screen).await;
+        let now = look(live, screen).await;
         let ended = now.iter().filter(|dataset| open.contains(&dataset.name) && !is_loading(dataset));
         let ended: Vec<_> = ended.collect();
         screen.beside(|| ended.iter().for_each(|dataset| print_state(dataset, width)));
@@ -59,13 +60,13 @@ pub(super) async fn print(engine: &Engine, screen: &mut Screen) {
 /// # Errors
 /// What is not ready `within` this time, and why.
 pub(super) async fn wait_ready(
-    engine: &Engine,
+    live: &Live,
     screen: &mut Screen,
     within: Duration,
 ) -> Result<Vec<DatasetStatus>, String> {
     let until = Instant::now() + within;
     loop {
-        let datasets = look(engine, screen).await;
+        let datasets = look(live, screen).await;
         let open = datasets.iter().find(|dataset| !matches!(stage(dataset), Stage::Ready));
         match open.map(|dataset| (dataset, stage(dataset))) {
             None => return Ok(datasets),
@@ -78,9 +79,9 @@ pub(super) async fn wait_ready(
     }
 }
 
-async fn look(engine: &Engine, screen: &mut Screen) -> Vec<DatasetStatus> {
+async fn look(live: &Live, screen: &mut Screen) -> Vec<DatasetStatus> {
     tokio::time::sleep(POLL_INTERVAL).await;
-    let datasets = engine.datasets();
+    let datasets = live.engine().datasets();
     screen.show(&loads(&datasets));
     datasets
 }

@@ -23,6 +23,8 @@ impl Wanted {
         spicepod.runtime.api_keys.iter().for_each(|key| wanted.add(&key.value));
         let tls = [&spicepod.runtime.tls, &spicepod.runtime.metrics_tls];
         tls.into_iter().flatten().for_each(|tls| wanted.add_tls(tls));
+        let exporter = spicepod.runtime.telemetry.exporter.iter();
+        exporter.flat_map(|exporter| &exporter.headers).for_each(|header| wanted.add(&header.value));
         for param in spicepod.secrets.iter().flat_map(|store| store.params.values()) {
             wanted.add(&param.value);
         }

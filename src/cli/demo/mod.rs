@@ -178,7 +178,7 @@ async fn or_free(wanted: SocketAddr) -> SocketAddr {
 
 /// Waits for every dataset and says so, and what is held of the one that is kept here.
 async fn wait_ready(app: &App) -> Result<(), Failure> {
-    let datasets = states::wait_ready(&app.live.engine(), &mut Screen::new(), READY_MAX).await?;
+    let datasets = states::wait_ready(&app.live, &mut Screen::new(), READY_MAX).await?;
     say!("  {} datasets and views ready", datasets.len());
     let kept = datasets.iter().find(|dataset| dataset.name.to_string() == KEPT);
     if let Some(kept) = kept.and_then(|dataset| dataset.acceleration.as_ref()) {
@@ -195,7 +195,7 @@ async fn outage(mut demo: Demo, scale: f64) -> Result<Demo, Failure> {
     demo.upstream.kill().await?;
     ask::without_upstream(&demo.app.addresses).await?;
     let (upstream, endpoint) = start_upstream(demo.dir.path(), scale, Some(&demo.endpoint)).await?;
-    states::wait_ready(&demo.app.live.engine(), &mut Screen::new(), READY_MAX).await?;
+    states::wait_ready(&demo.app.live, &mut Screen::new(), READY_MAX).await?;
     say!("   The upstream is back, and orders with it.\n");
     ask::caught_up(&demo.app.addresses, held).await?;
     Ok(Demo { upstream, endpoint, ..demo })
