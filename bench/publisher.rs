@@ -117,7 +117,13 @@ impl Door for LogDoor {
     async fn run(&self, request: Request) -> Result<Answer, QueryError> {
         let stream = self.frame(&request.sql).await?.execute_stream().await.map_err(refused)?;
         let schema = stream.schema();
-        Ok(Answer { id: QueryId::random(), schema, batches: stream.map_err(refused).boxed(), cached: None })
+        Ok(Answer {
+            id: QueryId::random(),
+            schema,
+            batches: stream.map_err(refused).boxed(),
+            cached: None,
+            config: None,
+        })
     }
 
     async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {

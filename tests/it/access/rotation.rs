@@ -95,104 +95,127 @@ async fn core(pki: &Pki, key: &str) -> Upstream {
     upstream.tls(pki.server("localhost")).api_key(key).start().await
 }
 
+fn ca_of(pki: &Pki) -> String {
+    std::fs::read_to_string(pki.ca_file()).unwrap()
+}
+
+/// The front end's keys, beside those of the upstreams.
+fn set_keys(dir: &Path, first: &str, second: &str) {
+    let core = "CORE_1=core-1-key\nCORE_2=core-2-key";
+    std::fs::write(dir.join(".env"), format!("FRONT_1={first}\nFRONT_2={second}\n{core}\n")).unwrap();
+}
+
+/// A sidecar under load, and what is rotated there.
+struct Drill {
+    sidecar: Sidecar,
+    config: Arc<ClientConfig>,
+    http: Dial,
+    load: Arc<Load>,
+    clients: Scope,
+}
+
+impl Drill {
+    /// On this sidecar, from its first answer on.
+    async fn begin(sidecar: Sidecar, front: &Pki) -> Self {
+        let config = client_config(&ca_of(front), None, &[b"h2"]);
+        let dial = |address: &str| Dial::Tls(address.to_owned(), Arc::clone(&config));
+        let (http, flight) = (dial(sidecar.http_addr()), dial(sidecar.flight_addr()));
+        wait_until("the first answer", &sidecar, async || over_http(&http, "front-2-key").await.is_ok())
+            .await;
+        let load = Arc::new(Load {
+            key: Mutex::new("front-2-key"),
+            asked: AtomicUsize::new(0),
+            failures: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        });
+        let clients = Scope::new();
+        for client in 0..CLIENTS {
+            let (load, http, flight) = (Arc::clone(&load), http.clone(), flight.clone());
+            clients.spawn("client", async move {
+                while !load.is_over.load(Ordering::Relaxed) {
+                    let key = load.key();
+                    load.heard(match client % 2 {
+                        0 => over_http(&http, key).await,
+                        _ => over_flight(&flight, key).await,
+                    });
+                }
+            });
+        }
+        load.goes_on("the beginning", &sidecar).await;
+        Self { sidecar, config, http, load, clients }
+    }
+
+    async fn goes_on(&self, step: &str) {
+        self.load.goes_on(step, &self.sidecar).await;
+    }
+
+    async fn lets_in(&self, key: &str) -> bool {
+        over_http(&self.http, key).await.is_ok()
+    }
+
+    /// The front end's keys, one after the other.
+    async fn rotate_keys(&self, dir: &Path) {
+        set_keys(dir, "front-3-key", "front-2-key");
+        wait_until("the third key", &self.sidecar, async || self.lets_in("front-3-key").await).await;
+        self.load.show("front-3-key");
+        self.goes_on("the first key").await;
+        set_keys(dir, "front-3-key", "front-4-key");
+        wait_until("the fourth key", &self.sidecar, async || self.lets_in("front-4-key").await).await;
+        assert!(!self.lets_in("front-2-key").await, "the second key still lets in");
+        self.goes_on("the second key").await;
+        self.load.show("front-4-key");
+    }
+
+    async fn rotate_certificate(&self, dir: &Path, front: &Pki) {
+        let presented = async || presented(self.sidecar.flight_addr(), &self.config).await;
+        let before = presented().await;
+        install(dir, front);
+        wait_until("another certificate", &self.sidecar, async || presented().await != before).await;
+        self.goes_on("the server's certificate").await;
+    }
+
+    /// Writes a file of the configuration, and waits until it is taken.
+    async fn change(&self, file: &Path, text: String) {
+        let taken = async || self.sidecar.stderr().matches("the configuration has changed").count();
+        let so_far = taken().await;
+        std::fs::write(file, text).unwrap();
+        wait_until("a change is taken", &self.sidecar, async || taken().await > so_far).await;
+        self.goes_on(&file.display().to_string()).await;
+    }
+
+    async fn end(self) {
+        self.load.is_over.store(true, Ordering::Relaxed);
+        self.clients.shutdown(Duration::from_secs(10)).await.unwrap();
+        let failures = self.load.failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(failures.is_empty(), "{failures:#?}");
+        eprintln!("{} queries", self.load.asked.load(Ordering::Relaxed));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_rotated_under_load_and_no_query_fails() {
     let (front, first_ca, second_ca) = (Pki::new(), Pki::named("first CA"), Pki::named("second CA"));
     let (mut first, second) = (core(&first_ca, "core-1-key").await, core(&second_ca, "core-2-key").await);
     let builder = Sidecar::builder();
     let dir = builder.dir().to_owned();
-    let env = |front_1: &str, front_2: &str| {
-        let core = "CORE_1=core-1-key\nCORE_2=core-2-key";
-        std::fs::write(dir.join(".env"), format!("FRONT_1={front_1}\nFRONT_2={front_2}\n{core}\n")).unwrap();
-    };
     let ca_file = dir.join("upstream-ca.pem");
-    let ca_of = |pki: &Pki| std::fs::read_to_string(pki.ca_file()).unwrap();
     std::fs::write(&ca_file, ca_of(&first_ca)).unwrap();
-    env("front-1-key", "front-2-key");
+    set_keys(&dir, "front-1-key", "front-2-key");
     install(&dir, &front);
     let sidecar = builder.spicepod(&pod(&first, &ca_file, "${secrets:CORE_1}", "")).start().await;
-    let config = client_config(&ca_of(&front), None, &[b"h2"]);
-    let http = Dial::Tls(sidecar.http_addr().to_owned(), Arc::clone(&config));
-    let flight = Dial::Tls(sidecar.flight_addr().to_owned(), Arc::clone(&config));
-    wait_until("the first answer", &sidecar, async || over_http(&http, "front-2-key").await.is_ok()).await;
+    let drill = Drill::begin(sidecar, &front).await;
 
-    let load = Arc::new(Load {
-        key: Mutex::new("front-2-key"),
-        asked: AtomicUsize::new(0),
-        failures: Mutex::default(),
-        is_over: AtomicBool::new(false),
-    });
-    let clients = Scope::new();
-    for client in 0..CLIENTS {
-        let (load, http, flight) = (Arc::clone(&load), http.clone(), flight.clone());
-        clients.spawn("client", async move {
-            while !load.is_over.load(Ordering::Relaxed) {
-                let key = load.key();
-                load.heard(match client % 2 {
-                    0 => over_http(&http, key).await,
-                    _ => over_flight(&flight, key).await,
-                });
-            }
-        });
-    }
-    load.goes_on("the beginning", &sidecar).await;
-
-    // The front end's keys, one after the other.
-    env("front-3-key", "front-2-key");
-    wait_until("the third key", &sidecar, async || over_http(&http, "front-3-key").await.is_ok()).await;
-    load.show("front-3-key");
-    load.goes_on("the first key", &sidecar).await;
-    env("front-3-key", "front-4-key");
-    wait_until("the fourth key", &sidecar, async || over_http(&http, "front-4-key").await.is_ok()).await;
-    assert!(over_http(&http, "front-2-key").await.is_err(), "the second key still lets in");
-    load.goes_on("the second key", &sidecar).await;
-
-    // The server's certificate.
-    let before = presented(sidecar.flight_addr(), &config).await;
-    install(&dir, &front);
-    wait_until("another certificate", &sidecar, async || {
-        presented(sidecar.flight_addr(), &config).await != before
-    })
-    .await;
-    load.goes_on("the server's certificate", &sidecar).await;
-
-    // The private CA: both, so that either server is trusted.
-    std::fs::write(&ca_file, ca_of(&first_ca) + &ca_of(&second_ca)).unwrap();
-    let changes = async || sidecar.stderr().matches("the configuration has changed").count();
-    let so_far = changes().await;
-    wait_until("both CAs", &sidecar, async || changes().await > so_far).await;
-    load.goes_on("both CAs", &sidecar).await;
-
-    // The spicepod: another upstream with another key, and a view.
+    drill.rotate_keys(&dir).await;
+    drill.rotate_certificate(&dir, &front).await;
+    // Both, so that either server is trusted.
+    drill.change(&ca_file, ca_of(&first_ca) + &ca_of(&second_ca)).await;
+    // Another upstream with another key, and a view.
     let view = "views: [{name: doubled, sql: 'select id * 2 as twice from items'}]\n";
-    let moved = pod(&second, &ca_file, "${secrets:CORE_2}", view);
-    std::fs::write(dir.join("spicepod.yaml"), moved).unwrap();
-    wait_until("the view", &sidecar, async || {
-        let sql = "select max(twice) as n from doubled";
-        let got = http.ask(Method::POST, "/v1/sql", shown("front-4-key"), sql).await;
-        got.is_ok_and(|got| got.body == r#"[{"n":6}]"#)
-    })
-    .await;
-    load.show("front-4-key");
-    load.goes_on("the spicepod", &sidecar).await;
-
-    // The first upstream, and its CA.
+    drill.change(&dir.join("spicepod.yaml"), pod(&second, &ca_file, "${secrets:CORE_2}", view)).await;
+    let sql = "select max(twice) as n from doubled";
+    let got = drill.http.ask(Method::POST, "/v1/sql", shown("front-4-key"), sql).await.unwrap();
+    assert_eq!(got.body, r#"[{"n":6}]"#);
     first.stop().await;
-    let so_far = changes().await;
-    std::fs::write(&ca_file, ca_of(&second_ca)).unwrap();
-    wait_until("the second CA alone", &sidecar, async || changes().await > so_far).await;
-    load.goes_on("the former CA", &sidecar).await;
-
-    load.is_over.store(true, Ordering::Relaxed);
-    clients.shutdown(Duration::from_secs(10)).await.unwrap();
-    load.goes_on_no_more();
-    eprintln!("{} queries", load.asked.load(Ordering::Relaxed));
-}
-
-impl Load {
-    /// After the last query.
-    fn goes_on_no_more(&self) {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(failures.is_empty(), "{failures:#?}");
-    }
+    drill.change(&ca_file, ca_of(&second_ca)).await;
+    drill.end().await;
 }
