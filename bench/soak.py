@@ -53,7 +53,7 @@ class Soak:
         self.latencies = []
 
     def start_upstream(self):
-        command = [self.binary, "demo-upstream", self.folder, "--scale", "0.01", "--flight", f"127.0.0.1:{UPSTREAM}"]
+        command = [self.binary, "demo-upstream", "--dir", self.folder, "--scale", "0.01", "--flight", f"127.0.0.1:{UPSTREAM}"]
         self.upstream = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for line in self.upstream.stdout:
             if line.strip().startswith("flight"):

@@ -174,6 +174,10 @@ fn cast_literal(column: &ArrayRef) -> Result<String, String> {
     let Form { named, exact, is_quoted } = form(column.data_type())?;
     let widened = cast(column, &exact).map_err(|error| error.to_string())?;
     let text = shown(&widened)?;
+    // Whatever its bits are, it is no number.
+    if column.data_type().is_floating() && text == "NaN" {
+        return Ok(named.cast("'NaN'"));
+    }
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let written: ArrayRef = Arc::new(StringArray::from(vec![text.as_str()]));
     let read = cast_with_options(&written, &exact, &options);

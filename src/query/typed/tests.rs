@@ -178,6 +178,9 @@ proptest! {
         let answer = runtime.block_on(selected(&floats));
         let read = answer.as_primitive::<Float64Type>().value(0);
         prop_assert!(read.to_bits() == bits || (read.is_nan() && float.is_nan()));
+        let not_a_number: ArrayRef = Arc::new(Float64Array::from(vec![f64::from_bits(bits | 0xfff8 << 48)]));
+        let answer = runtime.block_on(selected(&not_a_number));
+        prop_assert!(answer.as_primitive::<Float64Type>().value(0).is_nan());
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![number]));
         prop_assert_eq!(&runtime.block_on(selected(&numbers)), &numbers);
     }
