@@ -12,7 +12,6 @@ use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt};
 use sidewing::acceleration::{MemoryLog, Publication, Retention};
-use sidewing::name::QueryId;
 use sidewing::query::{Answer, DatasetStatus, QueryError, Request, SubscribeError};
 use sidewing::serve::Door;
 use sidewing::serve::flight::{self, FlightOptions};
@@ -117,13 +116,7 @@ impl Door for LogDoor {
     async fn run(&self, request: Request) -> Result<Answer, QueryError> {
         let stream = self.frame(&request.sql).await?.execute_stream().await.map_err(refused)?;
         let schema = stream.schema();
-        Ok(Answer {
-            id: QueryId::random(),
-            schema,
-            batches: stream.map_err(refused).boxed(),
-            cached: None,
-            config: None,
-        })
+        Ok(Answer::new(schema, stream.map_err(refused).boxed()))
     }
 
     async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {

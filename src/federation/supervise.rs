@@ -73,17 +73,8 @@ pub(super) fn start(federation: &Federation, scope: &Scope, parallel: usize) {
 
 /// Rings the keeper of `upstream` where `error` may mean that it is away.
 pub(super) fn report(federation: &Federation, upstream: &Upstream, error: &UpstreamError) {
-    let away = matches!(
-        error.kind,
-        ErrorKind::Dns
-            | ErrorKind::Connect
-            | ErrorKind::Tls
-            | ErrorKind::Auth
-            | ErrorKind::Unavailable
-            | ErrorKind::CircuitOpen
-    );
-    let changed = matches!(error.kind, ErrorKind::Protocol | ErrorKind::NotFound);
-    if (away || changed)
+    let changed = matches!(error.kind, ErrorKind::Auth | ErrorKind::Protocol | ErrorKind::NotFound);
+    if (error.is_absence() || changed)
         && let Some(group) = federation.inner.groups.iter().find(|group| &group.id == upstream.id())
     {
         group.alarm.notify_one();

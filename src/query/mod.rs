@@ -114,6 +114,14 @@ pub struct Answer {
     pub config: Option<Arc<str>>,
 }
 
+impl Answer {
+    /// What a door without cache and configuration answers.
+    #[must_use]
+    pub fn new(schema: SchemaRef, batches: Batches) -> Self {
+        Self { id: QueryId::random(), schema, batches, cached: None, config: None }
+    }
+}
+
 /// How an answer came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheStatus {

@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Door;
-use crate::name::QueryId;
 use crate::query::{
     Answer, Caller, CancelError, DatasetState, DatasetStatus, Prepared, Publication, QueryError, QueryRecord,
     QueryRef, Request, SubscribeError,
@@ -91,7 +90,7 @@ pub(super) fn answer(
     schema: SchemaRef,
     batches: impl futures::Stream<Item = Result<RecordBatch, QueryError>> + Send + 'static,
 ) -> Answer {
-    Answer { id: QueryId::random(), schema, batches: Box::pin(batches), cached: None, config: None }
+    Answer::new(schema, Box::pin(batches))
 }
 
 /// An answer whose drop cancels the returned token.

@@ -131,7 +131,8 @@ impl UpstreamError {
     }
 
     /// Whether another endpoint with the same data may answer what this one did not.
-    pub(super) fn is_absence(&self) -> bool {
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
         matches!(
             self.kind,
             ErrorKind::Dns

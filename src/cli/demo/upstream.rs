@@ -21,7 +21,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
 use crate::config;
-use crate::name::QueryId;
 use crate::query::{Answer, DatasetState, DatasetStatus, Publication, QueryError, Request, SubscribeError};
 use crate::secrets::Secret;
 use crate::serve::flight::FlightOptions;
@@ -204,13 +203,7 @@ impl Door for DemoDoor {
     async fn run(&self, request: Request) -> Result<Answer, QueryError> {
         let stream = self.frame(&request.sql).await?.execute_stream().await.map_err(refused)?;
         let schema = stream.schema();
-        Ok(Answer {
-            id: QueryId::random(),
-            schema,
-            batches: stream.map_err(refused).boxed(),
-            cached: None,
-            config: None,
-        })
+        Ok(Answer::new(schema, stream.map_err(refused).boxed()))
     }
 
     async fn schema(&self, request: Request) -> Result<SchemaRef, QueryError> {

@@ -21,7 +21,6 @@ use super::exchange::Exchanges;
 use super::handle::Handle;
 use super::put::Puts;
 use super::{actions, bind, decode, wire};
-use crate::name::QueryId;
 use crate::query::{self, Answer, CacheWishes, Cached, Parameters, QueryError};
 use crate::serve::access::{self, Access, Identity};
 use crate::serve::{Door, caching, status, trace};
@@ -121,7 +120,7 @@ impl<D: Door> Service<D> {
             Asked::Metadata { metadata, .. } => {
                 let batch = metadata.batch(&self.door).await?;
                 let (schema, batches) = (batch.schema(), stream::iter([Ok(batch)]).boxed());
-                Ok(Answer { id: QueryId::random(), schema, batches, cached: None, config: None })
+                Ok(Answer::new(schema, batches))
             }
         }
     }
