@@ -5,6 +5,7 @@
 
 mod agents;
 mod fixed;
+mod foundation;
 mod generation;
 mod headless;
 mod listeners;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Spicepod;
-use crate::federation::Resources;
 use crate::serve::flight::FlightOptions;
 use crate::serve::http::{About, HttpOptions, ListenerAbout, SpicepodAbout};
 use crate::serve::{self, ConfigStatus};
@@ -29,6 +29,7 @@ use crate::telemetry::{self, LogFormat, Registry, Render};
 
 pub use agents::descriptions;
 use fixed::Fixed;
+use foundation::Foundation;
 use generation::Generation;
 pub use headless::Core;
 pub use listeners::{Addresses, BindError, FLIGHT_DEFAULT, HTTP_DEFAULT, Listeners, METRICS_DEFAULT, Urls};
@@ -41,12 +42,6 @@ use reload::Reloader;
 const LOG_FORMAT_VARIABLE: &str = "SIDEWING_LOG_FORMAT";
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Keepers hold nothing that has to be finished.
-const KEEPERS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What is left to be told is tried once.
-const OUTWARD_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// A running sidecar.
 pub struct App {
     /// Answers, whatever the configuration becomes.
@@ -55,11 +50,7 @@ pub struct App {
     /// Where clients reach it.
     pub urls: Urls,
     scope: Scope,
-    keepers: Scope,
-    connections: Scope,
-    /// Of the telemetry: it hears the others end.
-    outward: Scope,
-    resources: Resources,
+    foundation: Foundation,
     shutdown_timeout: Duration,
 }
 
@@ -93,10 +84,12 @@ impl App {
             addresses,
             urls,
             scope,
-            keepers: process.clone(),
-            connections: basis.connections.clone(),
-            outward,
-            resources: basis.resources.clone(),
+            foundation: Foundation {
+                keepers: process.clone(),
+                connections: basis.connections.clone(),
+                outward,
+                resources: basis.resources.clone(),
+            },
             shutdown_timeout: shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |limit| limit.get()),
         };
         if let Some(path) = path {
@@ -123,17 +116,7 @@ impl App {
     /// The names of tasks that did not end within `runtime.shutdown_timeout`.
     pub async fn shutdown(&self) -> Result<(), Vec<&'static str>> {
         let drained = self.scope.shutdown(self.shutdown_timeout).await;
-        let kept = self.keepers.shutdown(KEEPERS_SHUTDOWN_TIMEOUT).await;
-        self.connections.cancel();
-        let told = self.outward.shutdown(OUTWARD_SHUTDOWN_TIMEOUT).await;
-        drained.and(kept).and(told)
-    }
-}
-
-impl Drop for App {
-    /// Queries that did not end may still hold files; nobody will read their answers.
-    fn drop(&mut self) {
-        self.resources.remove_files();
+        drained.and(self.foundation.shutdown().await)
     }
 }
 

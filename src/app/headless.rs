@@ -1,8 +1,8 @@
 //! A spicepod without listeners, for who brings a front end of its own: a plan enters, an engine leaves.
 
+use super::foundation::Foundation;
 use super::generation::Generation;
-use super::{KEEPERS_SHUTDOWN_TIMEOUT, OUTWARD_SHUTDOWN_TIMEOUT, Plan, outward};
-use crate::federation::Resources;
+use super::{Plan, outward};
 use crate::query::Engine;
 use crate::task::Scope;
 use crate::telemetry::Registry;
@@ -10,10 +10,7 @@ use crate::telemetry::Registry;
 /// What answers, and what keeps it up.
 pub struct Core {
     pub engine: Engine,
-    keepers: Scope,
-    connections: Scope,
-    outward: Scope,
-    resources: Resources,
+    foundation: Foundation,
 }
 
 impl Core {
@@ -24,7 +21,8 @@ impl Core {
         let (keepers, outward) = (Scope::new(), Scope::new());
         outward::start(&basis.tracer, guarding.otlp, &Registry::global(), &outward);
         let engine = Generation::begin(built, &keepers).engine;
-        Self { engine, keepers, connections: basis.connections, outward, resources: basis.resources }
+        let (connections, resources) = (basis.connections, basis.resources);
+        Self { engine, foundation: Foundation { keepers, connections, outward, resources } }
     }
 
     /// Stops the keepers.
@@ -32,16 +30,6 @@ impl Core {
     /// # Errors
     /// The names of those that did not end in time.
     pub async fn shutdown(&self) -> Result<(), Vec<&'static str>> {
-        let kept = self.keepers.shutdown(KEEPERS_SHUTDOWN_TIMEOUT).await;
-        self.connections.cancel();
-        let told = self.outward.shutdown(OUTWARD_SHUTDOWN_TIMEOUT).await;
-        kept.and(told)
-    }
-}
-
-impl Drop for Core {
-    /// Queries that did not end may still hold files; nobody will read their answers.
-    fn drop(&mut self) {
-        self.resources.remove_files();
+        self.foundation.shutdown().await
     }
 }
