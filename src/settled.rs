@@ -4,6 +4,12 @@
 //! written, or on a certificate whose key comes a moment later. What a server answers is whole, and counts at once. What
 //! cannot be read is told once.
 
+use ring::digest;
+
+/// SHA-256 of texts, in their order: tells whether they have changed, and keeps none of them.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint(Vec<u8>);
+
 /// See the module.
 pub(crate) struct Settled<T> {
     /// What was acted on last.
@@ -30,6 +36,22 @@ pub(crate) enum Next<'a, T> {
     Act(&'a T),
     /// It cannot be read, for a reason that was not told yet.
     Tell(String),
+}
+
+impl Fingerprint {
+    pub(crate) fn of<T: AsRef<[u8]>>(texts: impl IntoIterator<Item = T>) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for text in texts {
+            // Each by itself, so that what moves from one to the next counts.
+            context.update(digest::digest(&digest::SHA256, text.as_ref()).as_ref());
+        }
+        Self(context.finish().as_ref().to_vec())
+    }
+
+    /// In small hexadecimal digits.
+    pub(crate) fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl<T: PartialEq> Settled<T> {
@@ -79,6 +101,16 @@ impl<T: PartialEq> Settled<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_each_text_in_its_place() {
+        let of = |texts: &[&str]| Fingerprint::of(texts).hex();
+        assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
+        for other in [&["b", "a"][..], &["ab"], &["ab", ""], &["a", "b", ""], &[]] {
+            assert_ne!(of(&["a", "b"]), of(other), "{other:?}");
+        }
+        assert_eq!(of(&[]).len(), 64);
+    }
 
     #[test]
     fn a_value_counts_when_it_stays() {

@@ -7,7 +7,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::digest;
 use tokio::time::Instant;
 
 use crate::acceleration::Acceleration;
@@ -15,6 +14,7 @@ use crate::config::{Runtime, Spicepod};
 use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::query::{DatasetState, DatasetStatus, Engine, Options, QueueOptions, ResultsCache};
+use crate::settled::Fingerprint;
 use crate::task::Scope;
 
 use super::plan::Built;
@@ -163,17 +163,11 @@ impl Generation {
     }
 }
 
-/// Names a configuration by what stands in it; equal ones have equal names, in every process.
+/// Names a configuration by what stands in it, views in files of their own with it; equal ones have equal names, in every
+/// process.
 fn version(spicepod: &Spicepod) -> Arc<str> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(spicepod.source.text.as_bytes());
-    for view in &spicepod.views {
-        // It may stand in a file of its own.
-        context.update(&[0]);
-        context.update(view.sql.as_bytes());
-    }
-    let hash = context.finish();
-    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let views = spicepod.views.iter().map(|view| &view.sql);
+    let hex = Fingerprint::of([&spicepod.source.text].into_iter().chain(views)).hex();
     hex[..VERSION_LEN].into()
 }
 

@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::digest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{self, Diagnostics, Spicepod, TemplatePart};
 use crate::secrets::Watch;
 use crate::serve::{ConfigStatus, Door};
-use crate::settled::{Next, Settled};
+use crate::settled::{Fingerprint, Next, Settled};
 use crate::task::{self, Scope};
 use crate::telemetry;
 
@@ -29,8 +28,8 @@ use super::protection::Guards;
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 /// When what should have been taken is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// Files of certificates that datasets name are read up to this size, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// More of a file is not read, in bytes: no spicepod, view or certificate has so much.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// See the module.
 pub(super) struct Reloader {
@@ -48,13 +47,6 @@ pub(super) struct Reloader {
     pub secrets: Watch,
 }
 
-/// SHA-256 of all that makes a configuration, secrets left out.
-#[derive(Clone, PartialEq, Eq)]
-struct Fingerprint(Vec<u8>);
-
-/// What was read of the configuration, or why it cannot be.
-type Read = Result<Fingerprint, String>;
-
 /// Why the configuration is looked at.
 #[derive(Debug, Clone, Copy)]
 enum Cause {
@@ -66,27 +58,29 @@ enum Cause {
 
 /// What tells of changes.
 struct Ears {
-    path: PathBuf,
-    files: Settled<Fingerprint>,
+    files: Arc<Files>,
+    read: Settled<Fingerprint>,
     hangup: Option<Signal>,
     retry_at: Option<Instant>,
+}
+
+/// The files that make a configuration, those of secret stores left out. They are read every second, and parsed when they
+/// have changed.
+struct Files {
+    /// The spicepod, and the SQL of views that stands in files of its own.
+    texts: Vec<PathBuf>,
+    /// The certificates and keys that datasets name. A path from a secret store is followed with the store.
+    certificates: Vec<PathBuf>,
 }
 
 impl Reloader {
     /// Follows the configuration for as long as it is polled.
     pub(super) async fn follow(mut self) {
-        let current = fingerprint(&self.generation.spicepod);
         let hangup = signal(SignalKind::hangup());
         let hangup = hangup.inspect_err(|error| tracing::warn!(%error, "SIGHUP is not heard")).ok();
-        let mut ears = Ears { path: self.path.clone(), files: Settled::new(current), hangup, retry_at: None };
+        let mut ears = Ears::of(&self.generation.spicepod, hangup);
         loop {
-            let cause = match ears.next(&mut self.secrets).await {
-                Ok(cause) => cause,
-                Err(why) => {
-                    self.reject(&why);
-                    continue;
-                }
-            };
+            let cause = ears.next(&mut self.secrets).await;
             tracing::debug!(?cause, "the configuration is read");
             ears.retry_at = None;
             let prepared = tokio::select! {
@@ -95,10 +89,12 @@ impl Reloader {
                 () = ears.other() => Err(Refused::Overtaken),
             };
             match prepared {
-                Ok((next, guarding)) => self.change_to(next, guarding).await,
+                Ok((next, guarding)) => {
+                    self.change_to(next, guarding).await;
+                    ears = Ears::of(&self.generation.spicepod, ears.hangup);
+                }
                 Err(Refused::Overtaken) => ears.retry_at = Some(Instant::now()),
-                Err(Refused::Unusable(why)) => self.reject(&why),
-                Err(Refused::NotReady(why)) => {
+                Err(Refused::Because(why)) => {
                     self.reject(&why);
                     ears.retry_at = Some(Instant::now() + RETRY_INTERVAL);
                 }
@@ -110,14 +106,14 @@ impl Reloader {
     async fn prepare(&self) -> Result<(Candidate, Guarding), Refused> {
         let path = self.path.clone();
         let read = task::blocking("spicepod", move || config::load(&path)).await;
-        let unusable = |problems: Diagnostics| Refused::Unusable(problems.to_string());
-        let spicepod = read.map_err(|error| Refused::Unusable(error.to_string()))?.map_err(unusable)?;
+        let unusable = |problems: Diagnostics| Refused::Because(problems.to_string());
+        let spicepod = read.map_err(|error| Refused::Because(error.to_string()))?.map_err(unusable)?;
         let plan = Plan::after(spicepod, &self.basis, self.generation.acceleration()).await;
         let (built, guarding, _) = plan.map_err(unusable)?.parts();
         let next = Generation::beside(&self.generation, built, &self.process).await;
-        let next = Candidate(Some(next.map_err(Refused::Unusable)?));
+        let next = Candidate(Some(next.map_err(Refused::Because)?));
         if let Some(generation) = &next.0 {
-            generation.as_ready_as(&self.generation).await.map_err(Refused::NotReady)?;
+            generation.as_ready_as(&self.generation).await.map_err(Refused::Because)?;
         }
         Ok((next, guarding))
     }
@@ -145,7 +141,9 @@ impl Reloader {
             telemetry::set_verbosity(super::verbosity(&next.spicepod));
         }
         counted("taken");
-        eprint!("{}", next.spicepod.shown_warnings());
+        for warning in &next.spicepod.warnings {
+            tracing::warn!(code = warning.code, help = warning.help, "{}", warning.message);
+        }
         let datasets = next.spicepod.datasets.len();
         tracing::info!(version = %next.version, datasets, "the configuration has changed");
         if !needs_restart.is_empty() {
@@ -156,22 +154,21 @@ impl Reloader {
 
     /// Tells why the configuration that is there is not the one that answers.
     fn reject(&self, why: &str) {
-        counted("rejected");
-        let is_news = self.live.config().rejected.as_deref() != Some(why);
-        self.live.tell(|config| config.rejected = Some(why.to_owned()));
-        if is_news {
-            let version = &self.generation.version;
-            tracing::error!(%version, why, "the configuration cannot be changed, the former one holds");
+        // It is tried again and again, and told once.
+        if self.live.config().rejected.as_deref() == Some(why) {
+            return;
         }
+        counted("rejected");
+        self.live.tell(|config| config.rejected = Some(why.to_owned()));
+        let version = &self.generation.version;
+        tracing::error!(%version, why, "the configuration cannot be changed, the former one holds");
     }
 }
 
 /// Why a configuration is not taken.
 enum Refused {
-    /// It is wrong; another one may not be.
-    Unusable(String),
-    /// It may be tried again.
-    NotReady(String),
+    /// It is wrong, or not as ready; what it needs may come later.
+    Because(String),
     Overtaken,
 }
 
@@ -193,20 +190,21 @@ impl Drop for Candidate {
 }
 
 impl Ears {
+    /// For what differs from `spicepod`, and what stands beside it now.
+    fn of(spicepod: &Spicepod, hangup: Option<Signal>) -> Self {
+        let (files, fingerprint) = Files::of(spicepod);
+        Self { files: Arc::new(files), read: Settled::new(fingerprint), hangup, retry_at: None }
+    }
+
     /// The next reason to look.
-    ///
-    /// # Errors
-    /// Files that have changed and cannot be read, for a reason that was not told yet.
-    async fn next(&mut self, secrets: &mut Watch) -> Result<Cause, String> {
+    async fn next(&mut self, secrets: &mut Watch) -> Cause {
         loop {
             tokio::select! {
-                () = hung_up(&mut self.hangup) => return Ok(Cause::Signal),
-                Some(_) = secrets.changed() => return Ok(Cause::Secrets),
-                () = task::at(self.retry_at) => return Ok(Cause::Retry),
-                read = read_again(&self.path) => match self.files.read(read) {
-                    Next::Act(_) => return Ok(Cause::Files),
-                    Next::Tell(why) => return Err(why),
-                    Next::Nothing => {}
+                () = hung_up(&mut self.hangup) => return Cause::Signal,
+                Some(_) = secrets.changed() => return Cause::Secrets,
+                () = task::at(self.retry_at) => return Cause::Retry,
+                read = read_again(&self.files) => if self.have_changed(read) {
+                    return Cause::Files;
                 },
             }
         }
@@ -217,14 +215,46 @@ impl Ears {
         loop {
             tokio::select! {
                 () = hung_up(&mut self.hangup) => return,
-                read = read_again(&self.path) => {
-                    if let Next::Act(_) = self.files.read(read) {
-                        return;
-                    }
-                }
+                read = read_again(&self.files) => if self.have_changed(read) {
+                    return;
+                },
             }
         }
     }
+
+    /// A reading that was given up, with the process, says nothing.
+    fn have_changed(&mut self, read: Option<Fingerprint>) -> bool {
+        read.is_some_and(|read| matches!(self.read.read(Ok(read)), Next::Act(_)))
+    }
+}
+
+impl Files {
+    /// Those of `spicepod`, and the fingerprint of what was read for it.
+    fn of(spicepod: &Spicepod) -> (Self, Fingerprint) {
+        let views = || spicepod.views.iter().filter_map(|view| Some((view.file.clone()?, &view.sql)));
+        let params = spicepod.datasets.iter().flat_map(|dataset| &dataset.params);
+        let params = params.filter(|(name, _)| name.ends_with("_file"));
+        let certificates = params.filter_map(|(_, param)| match param.value.parts.as_slice() {
+            [TemplatePart::Text(path)] => Some(PathBuf::from(path)),
+            _ => None,
+        });
+        let files = Self {
+            texts: [spicepod.source.path.clone()].into_iter().chain(views().map(|(file, _)| file)).collect(),
+            certificates: certificates.collect(),
+        };
+        let loaded = [&spicepod.source.text].into_iter().chain(views().map(|(_, sql)| sql)).cloned();
+        let fingerprint = Fingerprint::of(loaded.chain(files.certificates.iter().map(|file| content(file))));
+        (files, fingerprint)
+    }
+
+    fn read(&self) -> Fingerprint {
+        Fingerprint::of(self.texts.iter().chain(&self.certificates).map(|file| content(file)))
+    }
+}
+
+/// What stands in a file, or why that cannot be read, which is a change as well.
+fn content(file: &Path) -> String {
+    config::file::read(file, FILE_BYTES_MAX).unwrap_or_else(|error| error.to_string())
 }
 
 async fn hung_up(hangup: &mut Option<Signal>) {
@@ -234,29 +264,10 @@ async fn hung_up(hangup: &mut Option<Signal>) {
     }
 }
 
-async fn read_again(path: &Path) -> Read {
+async fn read_again(files: &Arc<Files>) -> Option<Fingerprint> {
     sleep(READ_INTERVAL).await;
-    let path = path.to_owned();
-    let read = task::blocking("spicepod", move || {
-        config::load(&path).map(|spicepod| fingerprint(&spicepod)).map_err(|problems| problems.to_string())
-    });
-    read.await.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-/// Of the spicepod, the SQL of its views, and the certificates that its datasets name.
-fn fingerprint(spicepod: &Spicepod) -> Fingerprint {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut add = |text: &[u8]| context.update(digest::digest(&digest::SHA256, text).as_ref());
-    add(spicepod.source.text.as_bytes());
-    spicepod.views.iter().for_each(|view| add(view.sql.as_bytes()));
-    let params = spicepod.datasets.iter().flat_map(|dataset| &dataset.params);
-    for (_, param) in params.filter(|(name, _)| name.ends_with("_file")) {
-        // A path from a secret store is followed with the store.
-        if let [TemplatePart::Text(path)] = param.value.parts.as_slice() {
-            add(config::file::read(Path::new(path), FILE_BYTES_MAX).unwrap_or_default().as_bytes());
-        }
-    }
-    Fingerprint(context.finish().as_ref().to_vec())
+    let files = Arc::clone(files);
+    task::blocking("configuration files", move || files.read()).await.ok()
 }
 
 fn counted(outcome: &'static str) {

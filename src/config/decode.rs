@@ -144,7 +144,8 @@ impl Decoder<'_> {
             let sql = view_sql::read(item, directory, &subject).map_err(|problem| self.problem(*problem));
             if let (Some(name), Ok(Some(sql))) = (name, sql) {
                 let (description, metadata) = (text(item, "description"), metadata(item));
-                views.push(View { name, description, metadata, sql, at: item.at });
+                let file = item.get("sql_ref").and_then(Node::text).map(|path| directory.join(path));
+                views.push(View { name, description, metadata, sql, file, at: item.at });
             }
         }
         views

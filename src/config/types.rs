@@ -273,5 +273,7 @@ pub struct View {
     pub metadata: BTreeMap<String, String>,
     /// One SELECT statement (`sql`, or the content of the file `sql_ref`).
     pub sql: String,
+    /// Where it stands, where that is not the spicepod.
+    pub file: Option<PathBuf>,
     pub at: Span,
 }

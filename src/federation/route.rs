@@ -443,6 +443,7 @@ mod tests {
                 description: None,
                 metadata: BTreeMap::new(),
                 sql: (*sql).to_owned(),
+                file: None,
                 at: Span { line: 1, column: 1, len: 1 },
             })
             .collect();

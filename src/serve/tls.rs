@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ring::digest;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::listen::Protocol;
 use crate::config::{ClientAuth, Diagnostic, Pem, PemSource, Tls};
 use crate::secrets::Secret;
-use crate::settled::{Next, Settled};
+use crate::settled::{Fingerprint, Next, Settled};
 use crate::task;
 use crate::upstream;
 
@@ -36,6 +35,8 @@ pub struct ServerTls(Arc<ArcSwap<Configs>>);
 struct Configs {
     http: Arc<ServerConfig>,
     grpc: Arc<ServerConfig>,
+    /// When the certificate ends, in seconds since the epoch; none where that is not known.
+    ends: Option<i64>,
 }
 
 /// The files behind a [`ServerTls`].
@@ -51,10 +52,6 @@ struct Texts {
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
 }
-
-/// SHA-256 of [`Texts`]: what tells that a file has changed keeps no key.
-#[derive(PartialEq, Eq)]
-struct Fingerprint(Vec<u8>);
 
 /// A config from elsewhere, with the ALPN of each protocol.
 impl From<ServerConfig> for ServerTls {
@@ -80,7 +77,7 @@ impl Configs {
             config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)
         };
-        Self { http: offering(ALPN_HTTP), grpc: offering(ALPN_GRPC) }
+        Self { http: offering(ALPN_HTTP), grpc: offering(ALPN_GRPC), ends: None }
     }
 }
 
@@ -100,7 +97,7 @@ impl TlsFiles {
     /// The same files, spoken with from now on by who has `tls`.
     #[must_use]
     pub fn into_tls(self, tls: &ServerTls) -> Self {
-        tls.0.store(self.tls.0.load_full());
+        tls.speak(&self.origin, self.tls.0.load_full());
         Self { tls: tls.clone(), ..self }
     }
 
@@ -137,11 +134,22 @@ impl TlsFiles {
 }
 
 impl ServerTls {
+    /// New connections speak with these, and the metrics tell when their certificate ends.
+    fn speak(&self, origin: &Tls<Secret>, configs: Arc<Configs>) {
+        if let Some(ends) = configs.ends {
+            let section =
+                origin.certificate.name.rsplit_once('.').map_or("runtime.tls", |(section, _)| section);
+            metrics::gauge!("tls_certificate_not_after_seconds", "section" => section.to_owned())
+                .set(ends as f64);
+        }
+        self.0.store(configs);
+    }
+
     fn change(&self, origin: &Tls<Secret>, texts: &Texts) {
         let certificate = &origin.certificate.name;
         match configs(origin, texts) {
             Ok(configs) => {
-                self.0.store(Arc::new(configs));
+                self.speak(origin, Arc::new(configs));
                 tracing::info!(certificate, "tls files have changed, new connections use them");
             }
             Err(problems) => {
@@ -172,11 +180,7 @@ impl Texts {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for text in [&self.certificate, &self.key].into_iter().chain(&self.client_ca) {
-            context.update(digest::digest(&digest::SHA256, text).as_ref());
-        }
-        Fingerprint(context.finish().as_ref().to_vec())
+        Fingerprint::of([&self.certificate, &self.key].into_iter().chain(&self.client_ca))
     }
 }
 
@@ -212,21 +216,18 @@ fn configs(tls: &Tls<Secret>, texts: &Texts) -> Result<Configs, Vec<Diagnostic>>
     };
     match (chain, key, roots) {
         (Ok(chain), Ok(key), Ok(roots)) => {
-            show_end(tls, &chain);
-            server_config(tls, chain, key, roots).map(Configs::new).map_err(|problem| vec![*problem])
+            let ends = end_of(&chain);
+            let config = server_config(tls, chain, key, roots).map_err(|problem| vec![*problem])?;
+            Ok(Configs { ends, ..Configs::new(config) })
         }
         _ => Err(problems),
     }
 }
 
-/// Lets the metrics tell when the listener's own certificate ends.
-fn show_end(tls: &Tls<Secret>, chain: &[CertificateDer<'_>]) {
-    let Some(own) = chain.first().and_then(|own| x509_parser::parse_x509_certificate(own).ok()) else {
-        return;
-    };
-    let end = own.1.validity().not_after.timestamp();
-    let section = tls.certificate.name.rsplit_once('.').map_or("runtime.tls", |(section, _)| section);
-    metrics::gauge!("tls_certificate_not_after_seconds", "section" => section.to_owned()).set(end as f64);
+/// When the listener's own certificate ends, in seconds since the epoch.
+fn end_of(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let (_, own) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    Some(own.validity().not_after.timestamp())
 }
 
 fn server_config(

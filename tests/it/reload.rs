@@ -181,8 +181,18 @@ async fn a_broken_file_changes_nothing_and_is_told() {
                 .is_some_and(|words| words.contains("spicepod.yaml") && !words.contains("form"))
         })
         .await;
-    write(&sidecar, &spicepod(&[Dataset::of("items", &core)], "views: [{name: v, sql: 'select 1 as n'}]\n"));
+    // The very file that answers.
+    write(&sidecar, &good);
+    sidecar.wait_until("it is as it was", async || rejected(&sidecar).await.is_none()).await;
+    // A view in a file of its own, which comes later and then changes.
+    let view = "views: [{name: v, sql_ref: v.sql}]\n";
+    write(&sidecar, &spicepod(&[Dataset::of("items", &core)], view));
+    sidecar.wait_until("no view", async || rejected(&sidecar).await.is_some()).await;
+    std::fs::write(sidecar.dir().join("v.sql"), "select 2 as n").unwrap();
     sidecar.wait_until("it heals", async || rejected(&sidecar).await.is_none()).await;
+    std::fs::write(sidecar.dir().join("v.sql"), "select 1 as n").unwrap();
+    let first = async || sidecar.sql("select n from v").await;
+    sidecar.wait_until("its file", async || first().await == json!([{"n": 1}])).await;
     assert_eq!(counted(&sidecar, "v").await, Some(json!(1)));
 }
 
