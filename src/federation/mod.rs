@@ -79,6 +79,17 @@ pub struct Status {
     pub is_view: bool,
 }
 
+/// What a plan reads.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// Once each.
+    pub datasets: BTreeSet<String>,
+    /// Rows of an upstream.
+    pub has_remote: bool,
+    /// Tables of this process.
+    pub has_own: bool,
+}
+
 /// How statements are planned.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -224,37 +235,30 @@ impl Federation {
         pushdown::cut(plan.data, &self.inner.planner)
     }
 
-    /// Whether a plan reads rows of an upstream.
-    pub(crate) fn reads_upstream(&self, plan: &LogicalPlan) -> bool {
-        let mut reads = false;
-        // The visitor cannot fail.
-        let _ = plan.apply_with_subqueries(|node| {
-            reads |= matches!(node, LogicalPlan::TableScan(scan) if pushdown::remote_table(scan).is_some());
-            Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        });
-        reads
-    }
-
-    /// The datasets that a plan reads, once each; views are what they read. And whether it reads tables of this process
-    /// besides.
-    pub(crate) fn reading(&self, plan: &LogicalPlan) -> (BTreeSet<String>, bool) {
-        let (mut datasets, mut reads_itself) = (BTreeSet::new(), false);
+    /// What a plan reads; views are what they read.
+    pub(crate) fn reading(&self, plan: &LogicalPlan) -> Reading {
+        let mut reading = Reading::default();
         // The visitor cannot fail.
         let _ = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
-                match self.inner.names.find(&registry::parts_of(&scan.table_name)) {
-                    Some(registry::Named::Entry(at)) => {
-                        datasets.extend(self.inner.entries.get(at).map(|entry| entry.name.to_string()));
-                    }
-                    Some(registry::Named::Local) => {
-                        reads_itself |= scan.table_name.schema() == Some(system::RUNTIME);
-                    }
-                    None => {}
-                }
+                self.add_scan(&mut reading, scan);
             }
             Ok(TreeNodeRecursion::Continue)
         });
-        (datasets, reads_itself)
+        reading
+    }
+
+    fn add_scan(&self, reading: &mut Reading, scan: &TableScan) {
+        reading.has_remote |= pushdown::remote_table(scan).is_some();
+        match self.inner.names.find(&registry::parts_of(&scan.table_name)) {
+            Some(registry::Named::Entry(at)) => {
+                reading.datasets.extend(self.inner.entries.get(at).map(|entry| entry.name.to_string()));
+            }
+            Some(registry::Named::Local) => {
+                reading.has_own |= scan.table_name.schema() == Some(system::RUNTIME);
+            }
+            None => {}
+        }
     }
 
     /// Every dataset and view, in the order of the spicepod.

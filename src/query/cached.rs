@@ -88,7 +88,7 @@ impl Engine {
         turn: Turn,
         cached: Option<Cached>,
     ) -> Result<Reply, QueryError> {
-        let place = Some(self.place(&planned));
+        let place = Some(Self::place(&planned));
         let Started { schema, batches, .. } = within(deadline, self.start(planned)).await?;
         Ok(Reply { schema, batches: guarded(holding(batches, turn), deadline), cached, place })
     }
@@ -108,7 +108,7 @@ impl Engine {
             }
             Joined::Lead(lead) => {
                 told.count(Found::Miss);
-                let place = Some(self.place(&planned));
+                let place = Some(Self::place(&planned));
                 let flight = lead.launch(self.work(planned, turn).boxed());
                 if let Some(context) = Context::current() {
                     context.executes();
@@ -208,11 +208,9 @@ impl Told<'_> {
 
     /// The result of another's run, which is held for its memory.
     fn shared(&self, flight: Arc<Flight>, schema: SchemaRef, batches: Vec<RecordBatch>) -> Reply {
-        let batches = futures::stream::iter(batches.into_iter().map(Ok)).inspect(move |_| {
-            let _held = &flight;
-        });
+        let batches = holding(futures::stream::iter(batches.into_iter().map(Ok)).boxed(), flight);
         let cached = Some(self.cached(CacheStatus::Hit, None));
-        Reply { schema, batches: batches.boxed(), cached, place: Some(Place::Cache) }
+        Reply { schema, batches, cached, place: Some(Place::Cache) }
     }
 
     /// Of an answer that is being computed.
@@ -243,11 +241,11 @@ pub(super) fn refuse_run(request: &Request) -> Result<(), QueryError> {
     }
 }
 
-/// The same batches; the turn ends with them.
-pub(super) fn holding(batches: Batches, turn: Turn) -> Batches {
+/// The same batches; what is `held` for them (a turn, memory) is let go with them.
+pub(super) fn holding<T: Send + 'static>(batches: Batches, held: T) -> Batches {
     batches
         .inspect(move |_| {
-            let _held = &turn;
+            let _held = &held;
         })
         .boxed()
 }

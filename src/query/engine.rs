@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use crate::acceleration::{Acceleration, Ask, AskError, Pins, PutError, Writer};
-use crate::federation::{self, Federation, Forward, Note, Reason, Route, State, Status};
+use crate::federation::{self, Federation, Forward, Note, Reading, Reason, Route, State, Status};
 use crate::name::QueryId;
 use crate::telemetry::Context;
 use crate::upstream::{UpstreamError, is_same_but_layout};
@@ -86,6 +86,8 @@ pub(super) struct Planned {
     pub parsed: Parsed,
     pub plan: LogicalPlan,
     pub route: Route,
+    /// Whether the plan reads rows of an upstream.
+    pub has_remote: bool,
 }
 
 /// A plan that runs here, and what of it goes upstream in whole parts.
@@ -344,10 +346,10 @@ impl Engine {
     }
 
     /// Where a statement will be answered. An upstream that refuses the whole of it may still be asked for parts.
-    pub(super) fn place(&self, planned: &Planned) -> Place {
+    pub(super) fn place(planned: &Planned) -> Place {
         match &planned.route {
             Route::Forward(_) => Place::Pushed,
-            Route::Scan { .. } if self.federation.reads_upstream(&planned.plan) => Place::Federated,
+            Route::Scan { .. } if planned.has_remote => Place::Federated,
             Route::Scan { .. } => Place::Local,
         }
     }
@@ -361,7 +363,7 @@ impl Engine {
         if let Some(context) = Context::current() {
             context.executes();
         }
-        let Planned { parsed, plan, route } = planned;
+        let Planned { parsed, plan, route, .. } = planned;
         let weight = parsed.weight;
         if let Some(explain) = parsed.explain {
             return self.start_explain(explain, plan, route, weight).await;
@@ -381,22 +383,13 @@ impl Engine {
             let parsed = parse(&request.sql, &request.parameters)?;
             self.federation.check(&parsed.statement)?;
             let plan = self.logical(parsed.statement.clone()).await?;
-            self.tell_reading(&plan);
+            let reading = self.federation.reading(&plan);
+            let has_remote = reading.has_remote;
+            tell_reading(reading);
             let route = self.federation.route(&parsed.statement);
-            Ok(Planned { parsed, plan, route })
+            Ok(Planned { parsed, plan, route, has_remote })
         };
         Weight::of(&request.sql).aside(planning).await
-    }
-
-    /// Says in the history what the statement reads; one that reads the history is not in it.
-    fn tell_reading(&self, plan: &LogicalPlan) {
-        let Some(context) = Context::current() else { return };
-        let (datasets, reads_itself) = self.federation.reading(plan);
-        if reads_itself {
-            context.hush();
-        }
-        let datasets: Vec<String> = datasets.into_iter().collect();
-        context.label("datasets", datasets.join(","));
     }
 
     pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
@@ -570,6 +563,16 @@ impl Engine {
             pins: None,
         })
     }
+}
+
+/// Says in the history what the statement reads; one that reads the history is not in it.
+fn tell_reading(reading: Reading) {
+    let Some(context) = Context::current() else { return };
+    if reading.has_own {
+        context.hush();
+    }
+    let datasets: Vec<String> = reading.datasets.into_iter().collect();
+    context.label("datasets", datasets.join(","));
 }
 
 impl Started {

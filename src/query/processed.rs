@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 
 use super::Batches;
+use super::cached::holding;
 use crate::upstream::Received;
 
 #[derive(Default)]
@@ -32,12 +33,7 @@ struct OfUpstream {
 
 /// Counts what a plan has read.
 pub(super) fn of_plan(batches: Batches, plan: Arc<dyn ExecutionPlan>) -> Batches {
-    let counted = OfPlan(plan);
-    batches
-        .inspect(move |_| {
-            let _held = &counted;
-        })
-        .boxed()
+    holding(batches, OfPlan(plan))
 }
 
 /// Counts what has come of an upstream.
