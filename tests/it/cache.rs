@@ -76,9 +76,7 @@ async fn status(sidecar: &Sidecar, sql: &str, headers: &[(&str, &str)]) -> Strin
 
 /// A metric's value; zero where it is not there would be a mistake.
 async fn metric(sidecar: &Sidecar, name: &str) -> f64 {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.get(format!("http://{}/metrics", sidecar.metrics_addr())).send().await.unwrap();
-    let text = answer.text().await.unwrap();
+    let text = sidecar.metrics().await;
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()

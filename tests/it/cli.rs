@@ -154,8 +154,7 @@ async fn a_signal_ends_well() {
     let sidecar = Sidecar::builder().spicepod(EMPTY).start().await;
     sidecar.wait_ready().await;
     assert_eq!(sidecar.sql("select 1 as one").await[0]["one"], 1);
-    let metrics = reqwest::get(format!("http://{}/metrics", sidecar.metrics_addr())).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = sidecar.metrics().await;
     assert!(metrics.contains("sidewing_build_info{version="), "{metrics}");
     let finished = sidecar.terminate().await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);

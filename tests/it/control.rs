@@ -33,10 +33,6 @@ async fn status(sidecar: &Sidecar, at: usize) -> Value {
     serde_json::from_str::<Value>(&answer.body).unwrap()[at].clone()
 }
 
-async fn metrics(sidecar: &Sidecar) -> String {
-    reqwest::get(format!("http://{}/metrics", sidecar.metrics_addr())).await.unwrap().text().await.unwrap()
-}
-
 /// `sidewing COMMAND ARGS --http` of this sidecar, to its end.
 async fn command<const N: usize>(sidecar: &Sidecar, command: &str, args: [&str; N]) -> Finished {
     Sidecar::builder().args(args).args(["--http", sidecar.http_addr()]).finish(command).await
@@ -233,10 +229,10 @@ async fn metrics_of_datasets_have_the_public_names() {
     let kept = kept.field("time_column: at").field("time_format: unix_seconds");
     let datasets = [kept, Dataset::of("far", &upstream)];
     let sidecar = start(&datasets, "views:\n  - name: v\n    sql: SELECT * FROM far\n").await;
-    assert!(metrics(&sidecar).await.contains("dataset_acceleration_refresh_errors{dataset=\"t\"} 0"));
+    assert!(sidecar.metrics().await.contains("dataset_acceleration_refresh_errors{dataset=\"t\"} 0"));
     sidecar.wait_ready().await;
     sidecar.wait_until("it is loaded", async || status(&sidecar, 0).await["status"] == "Ready").await;
-    let text = metrics(&sidecar).await;
+    let text = sidecar.metrics().await;
     for line in [
         "dataset_load_state{dataset=\"t\"} 1",
         "dataset_load_state{dataset=\"far\"} 1",
@@ -257,7 +253,7 @@ async fn metrics_of_datasets_have_the_public_names() {
 
     upstream.replace("t", times(&[10, 20, 25]));
     assert_eq!(command(&sidecar, "refresh", ["t"]).await.code, Some(0));
-    let text = metrics(&sidecar).await;
+    let text = sidecar.metrics().await;
     assert_eq!(value(&text, "dataset_acceleration_max_timestamp_before_refresh_ms"), 20_000.0);
     assert_eq!(value(&text, "dataset_acceleration_max_timestamp_after_refresh_ms"), 25_000.0);
     assert_eq!(value(&text, "dataset_acceleration_refresh_lag_ms"), 5_000.0);
@@ -266,8 +262,8 @@ async fn metrics_of_datasets_have_the_public_names() {
 
     upstream.inject(Method::DoGet, 1, Fault::Status(Status::permission_denied("no")));
     assert_eq!(command(&sidecar, "refresh", ["t"]).await.code, Some(1));
-    let text = metrics(&sidecar).await;
+    let text = sidecar.metrics().await;
     assert_eq!(value(&text, "dataset_acceleration_refresh_errors"), 1.0);
-    let is_error = async || metrics(&sidecar).await.contains("dataset_load_state{dataset=\"t\"} 3");
+    let is_error = async || sidecar.metrics().await.contains("dataset_load_state{dataset=\"t\"} 3");
     sidecar.wait_until("the state is Error", is_error).await;
 }

@@ -155,11 +155,7 @@ async fn calls_that_write_are_refused() {
 async fn metrics_are_prometheus_text() {
     let (_upstream, sidecar) = world().await;
     sidecar.sql("select count(*) from items").await;
-    let url = format!("http://{}/metrics", sidecar.metrics_addr());
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let response = client.get(url).send().await.unwrap();
-    assert_eq!(response.status().as_u16(), 200);
-    let text = response.text().await.unwrap();
+    let text = sidecar.metrics().await;
     assert!(text.lines().any(|line| line.starts_with("# TYPE ")), "{text}");
     let received = text.lines().find(|line| line.starts_with("upstream_received_bytes{endpoint=\"http://"));
     let bytes = received.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());

@@ -39,9 +39,7 @@ async fn world(count: i64, runtime: &str) -> (Upstream, Sidecar) {
 
 /// The value of a metric, labels included in its name.
 async fn metric(sidecar: &Sidecar, name: &str) -> f64 {
-    let url = format!("http://{}/metrics", sidecar.metrics_addr());
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let text = client.get(url).send().await.unwrap().text().await.unwrap();
+    let text = sidecar.metrics().await;
     // All series of it: what is told apart by protocol is one number here.
     let series = |line: &str| {
         let rest = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']))?;

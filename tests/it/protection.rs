@@ -55,8 +55,7 @@ fn code(answer: &HttpAnswer) -> String {
 
 /// A metric of the endpoint.
 async fn metric(sidecar: &Sidecar, name: &str, endpoint: &str) -> Option<f64> {
-    let text = reqwest::get(format!("http://{}/metrics", sidecar.metrics_addr())).await.unwrap().text().await;
-    let text = text.unwrap();
+    let text = sidecar.metrics().await;
     let start = format!("{name}{{endpoint=\"{endpoint}\"");
     let line = text.lines().find(|line| line.starts_with(&start))?;
     line.rsplit(' ').next()?.parse().ok()

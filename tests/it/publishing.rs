@@ -82,8 +82,7 @@ async fn refresh(sidecar: &Sidecar, body: &str) {
 
 /// The value of a metric of dataset `t`.
 async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
-    let text = reqwest::get(format!("http://{}/metrics", sidecar.metrics_addr())).await.unwrap();
-    let text = text.text().await.unwrap();
+    let text = sidecar.metrics().await;
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{dataset=\"t\"}} ")));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse::<f64>().unwrap() as u64
 }

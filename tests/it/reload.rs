@@ -58,9 +58,7 @@ async fn version(sidecar: &Sidecar) -> String {
 }
 
 async fn metric(sidecar: &Sidecar, line: &str) -> Option<f64> {
-    let url = format!("http://{}/metrics", sidecar.metrics_addr());
-    let body = reqwest::get(url).await.unwrap().text().await.unwrap();
-    body.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+    sidecar.metrics().await.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
 }
 
 async fn rejected(sidecar: &Sidecar) -> Option<String> {

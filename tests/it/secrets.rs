@@ -106,7 +106,5 @@ async fn assert_second(sidecar: &Sidecar) {
 }
 
 async fn metric(sidecar: &Sidecar, line: &str) -> Option<f64> {
-    let url = format!("http://{}/metrics", sidecar.metrics_addr());
-    let body = HttpAnswer::of(reqwest::Client::new().get(url)).await.expect("metrics").body;
-    body.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+    sidecar.metrics().await.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
 }

@@ -26,13 +26,6 @@ fn items() -> Vec<RecordBatch> {
     batch([("id", ids), ("name", Arc::new(names))])
 }
 
-/// The metrics, as Prometheus scrapes them.
-async fn scrape(sidecar: &Sidecar) -> String {
-    let url = format!("http://{}/metrics", sidecar.metrics_addr());
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    client.get(url).send().await.unwrap().text().await.unwrap()
-}
-
 /// A statement with a header, over HTTP; it must succeed.
 async fn sql_with(sidecar: &Sidecar, sql: &str, headers: &[(&str, &str)]) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();

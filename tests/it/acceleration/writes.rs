@@ -159,8 +159,7 @@ async fn rows_that_are_put_are_read_at_once_and_equal_ones_are_kept() {
         assert_eq!(sql.execute_ingest(command, stream::iter(batches)).await.unwrap(), 100);
     }
     assert_eq!(count(&sidecar).await, json!({"n": 344, "d": 115}));
-    let metrics = reqwest::get(format!("http://{}/metrics", sidecar.metrics_addr())).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = sidecar.metrics().await;
     assert!(metrics.contains("flight_do_put_rows{dataset=\"t\"} 344"), "{metrics}");
 }
 

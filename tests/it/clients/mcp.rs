@@ -129,8 +129,7 @@ async fn give_up(python: &Path, mode: &str) {
     };
     let (saw, ()) = tokio::join!(script, watch);
     assert_eq!((saw, is_under_way), (json!({ "gave_up": true, "tools": 5 }), true), "{mode}");
-    let metrics = reqwest::get(format!("http://{}/metrics", sidecar.metrics_addr())).await.unwrap();
-    assert!(metrics.text().await.unwrap().contains("query_active_count{protocol=\"mcp\"} 0"));
+    assert!(sidecar.metrics().await.contains("query_active_count{protocol=\"mcp\"} 0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

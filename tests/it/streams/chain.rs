@@ -156,8 +156,7 @@ async fn after_a_reconnect_only_what_is_missing_is_sent() {
     let second = edge.start().await;
     second.wait_until("the rest is here", async || ids(&second).await == Some(numbers(100_300))).await;
     let rest = received_bytes(&second).await;
-    let page = reqwest::get(format!("http://{}/metrics", second.metrics_addr())).await.unwrap();
-    let metrics = page.text().await.unwrap();
+    let metrics = second.metrics().await;
     for line in [
         "append_stream_received_rows{dataset=\"t\"} 300".to_owned(),
         format!("append_stream_received_bytes{{dataset=\"t\"}} {rest}"),

@@ -2,6 +2,7 @@
 //!
 //! - [`dns`]: a name server with names of the test's own.
 //! - [`pki`]: a CA and certificates, good and bad, made at run time.
+//! - [`moved`]: which metrics any test has moved.
 //! - [`port`]: a port on which nobody listens.
 //! - [`proxy`]: a TCP proxy that goes silent, refuses and resets.
 //! - [`upstream`]: a real Flight upstream that records its calls and fails on request.
@@ -15,6 +16,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod moved;
 pub mod pki;
 pub mod port;
 pub mod proxy;

@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::client::Client;
+use super::moved;
 
 /// How long a start may take on a busy machine before the test gives up.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -268,6 +269,15 @@ impl Sidecar {
         HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
 
+    /// The metrics, as Prometheus scrapes them.
+    pub async fn metrics(&self) -> String {
+        let request = self.client.get(format!("http://{}/metrics", self.metrics));
+        let page = HttpAnswer::of(request).await.unwrap_or_else(|e| panic!("the metrics: {e}"));
+        assert_eq!(page.status, 200, "{}", page.body);
+        moved::note(&page.body);
+        page.body
+    }
+
     /// POST of a body to a path.
     pub async fn post(&self, path: &str, body: &str) -> HttpAnswer {
         let request = self.client.post(format!("http://{}{path}", self.http)).body(body.to_owned());
@@ -335,6 +345,7 @@ impl Sidecar {
 
     /// SIGTERM.
     pub fn signal(&self) {
+        moved::note_last(&self.metrics);
         let pid = self.child.id().expect("a sidecar that still runs");
         let killed = std::process::Command::new("sh").arg("-c").arg(format!("kill -TERM {pid}")).status();
         assert!(killed.expect("a shell").success(), "the sidecar ended before SIGTERM:\n{}", self.stderr());
@@ -353,12 +364,16 @@ impl Sidecar {
 
     /// SIGKILL, and gone.
     pub async fn kill(mut self) {
+        moved::note_last(&self.metrics);
         self.child.kill().await.expect("a child process");
     }
 }
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            moved::note_last(&self.metrics);
+        }
         // Fails only if it has ended already.
         let _ = self.child.start_kill();
         if std::thread::panicking() {
