@@ -19,6 +19,7 @@ pub mod proto;
 mod settled;
 pub mod task;
 pub mod telemetry;
+pub mod wire;
 
 pub mod acceleration;
 pub mod config;

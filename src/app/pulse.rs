@@ -82,13 +82,19 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Registry;
 
     #[test]
     fn it_is_stuck_after_a_long_silence_and_until_the_next_tick() {
+        let registry = Registry::default();
+        let stalled =
+            |expected: &str| registry.render().contains(&format!("\nruntime_stalled_ms {expected}"));
         let pulse = Pulse { begun: Instant::now() - Duration::from_secs(60), last_ms: AtomicU64::new(0) };
-        assert!(tell(pulse.silence(), false));
+        assert!(metrics::with_local_recorder(&registry, || tell(pulse.silence(), false)));
+        assert!(stalled("60"), "{}", registry.render());
         pulse.tick();
-        assert!(!tell(pulse.silence(), true));
+        assert!(!metrics::with_local_recorder(&registry, || tell(pulse.silence(), true)));
+        assert!(stalled("0\n"), "{}", registry.render());
         assert!(pulse.silence() < STUCK_AFTER);
     }
 }

@@ -56,6 +56,15 @@ pub enum Refusal {
     NotReady { name: DatasetName, endpoint: Option<String>, reason: Option<Reason> },
 }
 
+impl Forward {
+    /// The same without its SQL.
+    #[must_use]
+    pub fn without_text(&self) -> Self {
+        let (upstream, datasets) = (Arc::clone(&self.upstream), self.datasets.clone());
+        Self { upstream, sql: String::new(), requalified: self.requalified, datasets }
+    }
+}
+
 impl Federation {
     /// Checks that all that `statement` names can be asked.
     ///

@@ -111,8 +111,10 @@ mod tests {
             assert_eq!(federation.count_rows(&"hot".parse().unwrap()).await.unwrap(), 7);
         }
         let statements = server.script.statements.lock().unwrap();
-        assert_eq!(statements.len(), 2);
-        assert_ne!(statements[0], statements[1]);
+        // The first is planned and fetched, the second fetched.
+        assert_eq!(statements.len(), 3);
+        assert_eq!(statements[0], statements[1]);
+        assert_ne!(statements[1], statements[2]);
     }
 
     #[tokio::test]

@@ -11,13 +11,15 @@ use super::admission::Turn;
 use super::cache::{Case, Entry, Flight, Found, Joined, Look, Outcome, ResultsCache};
 use super::deadline::{Deadline, within};
 use super::engine::{Engine, Planned, Started, guarded};
-use super::{Batches, CacheStatus, Cached, Place, Protocol, QueryError, Request};
+use super::parts::{self, Form, Items};
+use super::{CacheStatus, Cached, Parts, Place, Protocol, QueryError, Request};
 use crate::telemetry::Context;
+use crate::wire::Part;
 
 /// An answer on its way out.
 pub(super) struct Reply {
     pub schema: SchemaRef,
-    pub batches: Batches,
+    pub parts: Parts,
     pub cached: Option<Cached>,
     /// Where it was answered.
     pub place: Option<Place>,
@@ -89,8 +91,8 @@ impl Engine {
         cached: Option<Cached>,
     ) -> Result<Reply, QueryError> {
         let place = Some(Self::place(&planned));
-        let Started { schema, batches, .. } = within(deadline, self.start(planned)).await?;
-        Ok(Reply { schema, batches: guarded(holding(batches, turn), deadline), cached, place })
+        let Started { schema, parts, .. } = within(deadline, self.start(planned)).await?;
+        Ok(Reply { schema, parts: guarded(holding(parts, turn), deadline), cached, place })
     }
 
     /// Runs a statement for all who ask it now, or waits for such a run.
@@ -114,7 +116,8 @@ impl Engine {
                     context.executes();
                 }
                 let (schema, batches) = within(deadline, flight.stream()).await?;
-                Ok(Reply { schema, batches: guarded(batches, deadline), cached: told.ran(), place })
+                let parts = guarded(parts::of_batches(batches), deadline);
+                Ok(Reply { schema, parts, cached: told.ran(), place })
             }
             Joined::Follow(flight) => {
                 drop(turn);
@@ -175,9 +178,11 @@ impl Engine {
         turn: Turn,
     ) -> impl Future<Output = Result<Started, QueryError>> + Send + use<> {
         let (engine, asked_by) = (self.clone(), Context::current());
+        // What is kept is kept for clients of every kind.
+        let planned = Planned { form: Form::Batches, ..planned };
         async move {
             let started = Context::scope_in(asked_by, engine.start(planned)).await?;
-            Ok(Started { batches: holding(started.batches, turn), ..started })
+            Ok(Started { parts: holding(started.parts, turn), ..started })
         }
     }
 }
@@ -201,16 +206,18 @@ impl Told<'_> {
         let cached = self.cached(status, Some(entry));
         let (schema, held) = (Arc::clone(&entry.schema), Arc::clone(entry));
         // The entry is held, and its memory with it, until the last batch is taken.
-        let batches = (0..entry.batches.len()).map(move |at| Ok(held.batches[at].clone()));
-        let batches = futures::stream::iter(batches).boxed();
-        Reply { schema, batches, cached: Some(cached), place: Some(Place::Cache) }
+        let form = Form::of(self.protocol);
+        let parts = (0..).map_while(move |at| held.part(form, at).map(Ok));
+        let parts = futures::stream::iter(parts).boxed();
+        Reply { schema, parts, cached: Some(cached), place: Some(Place::Cache) }
     }
 
     /// The result of another's run, which is held for its memory.
     fn shared(&self, flight: Arc<Flight>, schema: SchemaRef, batches: Vec<RecordBatch>) -> Reply {
-        let batches = holding(futures::stream::iter(batches.into_iter().map(Ok)).boxed(), flight);
+        let parts = futures::stream::iter(batches.into_iter().map(|batch| Ok(Part::Batch(batch))));
+        let parts = holding(parts.boxed(), flight);
         let cached = Some(self.cached(CacheStatus::Hit, None));
-        Reply { schema, batches, cached, place: Some(Place::Cache) }
+        Reply { schema, parts, cached, place: Some(Place::Cache) }
     }
 
     /// Of an answer that is being computed.
@@ -241,13 +248,12 @@ pub(super) fn refuse_run(request: &Request) -> Result<(), QueryError> {
     }
 }
 
-/// The same batches; what is `held` for them (a turn, memory) is let go with them.
-pub(super) fn holding<T: Send + 'static>(batches: Batches, held: T) -> Batches {
-    batches
-        .inspect(move |_| {
-            let _held = &held;
-        })
-        .boxed()
+/// The same rows; what is `held` for them (a turn, memory) is let go with them.
+pub(super) fn holding<I: 'static, T: Send + 'static>(rows: Items<I>, held: T) -> Items<I> {
+    rows.inspect(move |_| {
+        let _held = &held;
+    })
+    .boxed()
 }
 
 /// Whether the statement might be answered at another moment: then an older answer is better than none.

@@ -18,19 +18,22 @@ use crate::federation::{self, Federation, Forward, Note, Reading, Reason, Route,
 use crate::name::QueryId;
 use crate::telemetry::Context;
 use crate::upstream::{UpstreamError, is_same_but_layout};
+use crate::wire::Part;
 
 use super::admission::{Admission, Counted, QueueOptions, Turn};
 use super::cache::ResultsCache;
-use super::cached::{Reply, refuse_run};
+use super::cached::{Reply, holding, refuse_run};
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
+use super::parts::{self, Form, Items, Parts};
 use super::planning::{Joins, Weight, is_joining_in_memory, physical_plan};
 use super::processed;
 use super::records::{Place, Records};
+use super::shapes::Shapes;
 use super::statement::{Explain, Parsed, parse};
 use super::{
-    Answer, Batches, Caller, CancelError, DatasetState, DatasetStatus, QueryError, QueryRecord, QueryRef,
-    Request, explain,
+    Answer, Batches, Cached, Caller, CancelError, DatasetState, DatasetStatus, QueryError, QueryRecord,
+    QueryRef, Request, explain,
 };
 
 /// Schemas promised by upstreams are remembered for this many statements, this long.
@@ -69,6 +72,7 @@ pub struct Engine {
     pub(super) planning: Admission,
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
+    pub(super) shapes: Shapes,
     cache: Option<ResultsCache>,
     pub(super) records: Records,
     /// The version of the configuration that it answers for.
@@ -88,6 +92,8 @@ pub(super) struct Planned {
     pub route: Route,
     /// Whether the plan reads rows of an upstream.
     pub has_remote: bool,
+    /// What its client takes.
+    pub form: Form,
 }
 
 /// A plan that runs here, and what of it goes upstream in whole parts.
@@ -103,7 +109,7 @@ struct Physical {
 /// A started statement.
 pub(super) struct Started {
     pub schema: SchemaRef,
-    pub batches: Batches,
+    pub parts: Parts,
     /// What it reads of the tables that are kept here; none where it was sent whole.
     pub pins: Option<Arc<Pins>>,
 }
@@ -124,6 +130,7 @@ impl Engine {
             running,
             planning,
             promises,
+            shapes: Shapes::new(),
             cache: None,
             records,
             config: None,
@@ -174,11 +181,12 @@ impl Engine {
         let answer = tracked.until_cancelled(replying).await;
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         match answer {
-            Ok(Reply { schema, batches, cached, place }) => {
+            Ok(Reply { schema, parts, cached, place }) => {
                 tracing::debug!(query = %id, elapsed_ms, cache = ?cached.as_ref().map(|cached| cached.status), "query answers");
                 tracked.is_answered(place, cached.as_ref());
                 let config = self.config.clone();
-                Ok(Answer { id, schema, batches: tracked.follow(batches), cached, config })
+                let parts = tracked.follow(parts, Arc::clone(&schema));
+                Ok(Answer { id, schema, parts, cached, config })
             }
             Err(error) => {
                 tracing::debug!(query = %id, elapsed_ms, %error, "query failed");
@@ -195,6 +203,10 @@ impl Engine {
         let turn = self.running.enter(deadline, request.protocol).await.inspect_err(|error| {
             tracing::debug!(query = %id, %error, "query refused");
         })?;
+        let turn = match self.run_known(request, deadline, turn).await? {
+            Ok(reply) => return Ok(reply),
+            Err(turn) => turn,
+        };
         match &self.cache {
             Some(cache) => self.consult(cache, request, deadline, turn).await,
             None => self.run_uncached(request, deadline, turn).await,
@@ -225,6 +237,11 @@ impl Engine {
     }
 
     pub(super) async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
+        if let Some(forward) = self.shapes.recall(request, self.federation.catalog_version())
+            && let Some(schema) = self.promises.get(&Promised::of(&forward))
+        {
+            return Ok(schema);
+        }
         let planned = self.plan(request).await?;
         if planned.parsed.explain.is_some() {
             return Ok(explain::schema());
@@ -363,13 +380,13 @@ impl Engine {
         if let Some(context) = Context::current() {
             context.executes();
         }
-        let Planned { parsed, plan, route, .. } = planned;
+        let Planned { parsed, plan, route, form, .. } = planned;
         let weight = parsed.weight;
         if let Some(explain) = parsed.explain {
             return self.start_explain(explain, plan, route, weight).await;
         }
         match route {
-            Route::Forward(forward) => self.start_forward(&forward, plan, weight).await,
+            Route::Forward(forward) => self.start_forward(&forward, plan, weight, form).await,
             Route::Scan { reason } => {
                 tracing::debug!(reason, "answered by scans");
                 self.start_scan(plan, weight).await
@@ -380,6 +397,7 @@ impl Engine {
     /// Plans locally, for errors in our words and to refuse anything but reading, and finds the tier.
     pub(super) async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
         let planning = async {
+            let version = self.federation.catalog_version();
             let parsed = parse(&request.sql, &request.parameters)?;
             self.federation.check(&parsed.statement)?;
             let plan = self.logical(parsed.statement.clone()).await?;
@@ -387,7 +405,10 @@ impl Engine {
             let has_remote = reading.has_remote;
             tell_reading(reading);
             let route = self.federation.route(&parsed.statement);
-            Ok(Planned { parsed, plan, route, has_remote })
+            if let (Route::Forward(forward), None) = (&route, &parsed.explain) {
+                self.shapes.learn(&self.federation, request, version, forward);
+            }
+            Ok(Planned { parsed, plan, route, has_remote, form: Form::of(request.protocol) })
         };
         Weight::of(&request.sql).aside(planning).await
     }
@@ -442,7 +463,7 @@ impl Engine {
         let schema = plan.schema();
         let stream = execute_stream(Arc::clone(&plan), task).map_err(from_datafusion)?;
         let batches = processed::of_plan(self.reported(stream), plan);
-        let started = Started { schema, batches, pins: Some(pins) };
+        let started = Started { schema, parts: parts::of_batches(batches), pins: Some(pins) };
         started.first().await
     }
 
@@ -462,9 +483,10 @@ impl Engine {
         forward: &Forward,
         plan: LogicalPlan,
         weight: Weight,
+        form: Form,
     ) -> Result<Started, QueryError> {
         metrics::counter!("query_forwarded").increment(1);
-        let refused = match self.forward(forward, &plan).await {
+        let refused = match self.forward(forward, Some(&plan), form).await {
             Err(error) if falls_back(&error) => error,
             other => return other,
         };
@@ -476,23 +498,60 @@ impl Engine {
         }
     }
 
-    async fn forward(&self, forward: &Forward, plan: &LogicalPlan) -> Result<Started, QueryError> {
-        let sent = forward.upstream.query(&forward.sql).await;
-        let stream = sent.map_err(|source| self.upstream_error(forward, source))?;
-        let promised = promised_schema(forward, &stream.schema, plan);
-        self.promises.insert(Promised::of(forward), Arc::clone(&stream.schema));
+    async fn forward(
+        &self,
+        forward: &Forward,
+        plan: Option<&LogicalPlan>,
+        form: Form,
+    ) -> Result<Started, QueryError> {
+        let key = Promised::of(forward);
+        let told = self.promises.get(&key);
+        let sent = forward.upstream.pass(&forward.sql, told, form == Form::Messages).await;
+        let passage = sent.map_err(|source| self.upstream_error(forward, source))?;
+        let promised = match plan {
+            Some(plan) => promised_schema(forward, &passage.schema, plan),
+            None => Arc::clone(&passage.schema),
+        };
+        self.promises.insert(key, Arc::clone(&passage.schema));
         let (engine, forward) = (self.clone(), forward.clone());
         let schema = Arc::clone(&promised);
-        let received = stream.received;
-        let batches = stream.batches.map(move |batch| {
-            let batch = batch.map_err(|source| engine.upstream_error(&forward, source))?;
-            match forward.requalified {
-                true => renamed(&batch, &schema),
-                false => Ok(batch),
+        let parts = passage.parts.map(move |part| {
+            match part.map_err(|source| engine.upstream_error(&forward, source))? {
+                Part::Batch(batch) if forward.requalified => renamed(&batch, &schema).map(Part::Batch),
+                part => Ok(part),
             }
         });
-        let batches = processed::of_upstream(batches.boxed(), received);
-        Ok(Started { schema: promised, batches, pins: None })
+        let parts = processed::of_upstream(parts.boxed(), passage.received);
+        Ok(Started { schema: promised, parts, pins: None })
+    }
+
+    /// Sends a statement of a shape that has been sent before, without planning it; gives the turn back where there was
+    /// none, or where the upstream refuses it: then a plan says more, or answers by scans.
+    async fn run_known(
+        &self,
+        request: &Request,
+        deadline: Option<Deadline>,
+        turn: Turn,
+    ) -> Result<Result<Reply, Turn>, QueryError> {
+        let is_kept = self.cache.as_ref().is_some_and(ResultsCache::keeps_upstreams);
+        if is_kept || request.cache.only_if_cached {
+            return Ok(Err(turn));
+        }
+        let Some(forward) = self.shapes.recall(request, self.federation.catalog_version()) else {
+            return Ok(Err(turn));
+        };
+        if let Some(context) = Context::current() {
+            tell_datasets(&context, forward.datasets.iter().map(ToString::to_string));
+            context.executes();
+        }
+        let started = match within(deadline, self.forward(&forward, None, Form::of(request.protocol))).await {
+            Err(error) if falls_back(&error) => return Ok(Err(turn)),
+            started => started?,
+        };
+        metrics::counter!("query_forwarded").increment(1);
+        let parts = guarded(holding(started.parts, turn), deadline);
+        let cached = self.cache.as_ref().map(|_| Cached::bypass());
+        Ok(Ok(Reply { schema: started.schema, parts, cached, place: Some(Place::Pushed) }))
     }
 
     async fn promise(&self, forward: &Forward, plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
@@ -541,8 +600,8 @@ impl Engine {
             Route::Forward(forward) => {
                 let received = match statement.analyze {
                     true => {
-                        let started = self.start_forward(&forward, plan, weight).await?;
-                        Some(explain::drain(started.batches).await?)
+                        let started = self.start_forward(&forward, plan, weight, Form::Batches).await?;
+                        Some(explain::drain(started.into_batches()).await?)
                     }
                     false => None,
                 };
@@ -553,13 +612,13 @@ impl Engine {
                 let physical = self.physical(plan, Joins::InMemory, weight).await?;
                 let mut batches = vec![explain::scanned(&reason, &physical.notes)?];
                 let started = self.start_physical(physical).await?;
-                batches.extend(started.batches.try_collect::<Vec<_>>().await?);
+                batches.extend(started.into_batches().try_collect::<Vec<_>>().await?);
                 batches
             }
         };
         Ok(Started {
             schema: explain::schema(),
-            batches: futures::stream::iter(batches.into_iter().map(Ok)).boxed(),
+            parts: futures::stream::iter(batches.into_iter().map(|batch| Ok(Part::Batch(batch)))).boxed(),
             pins: None,
         })
     }
@@ -571,17 +630,24 @@ fn tell_reading(reading: Reading) {
     if reading.has_own {
         context.hush();
     }
-    let datasets: Vec<String> = reading.datasets.into_iter().collect();
-    context.label("datasets", datasets.join(","));
+    tell_datasets(&context, reading.datasets.into_iter());
+}
+
+fn tell_datasets(context: &Context, datasets: impl Iterator<Item = String>) {
+    context.label("datasets", datasets.collect::<Vec<_>>().join(","));
 }
 
 impl Started {
     /// Waits for the first batch; its error becomes the call's.
     async fn first(self) -> Result<Self, QueryError> {
-        let Self { schema, mut batches, pins } = self;
-        let first = batches.next().await.transpose()?;
-        let batches = futures::stream::iter(first.map(Ok)).chain(batches).boxed();
-        Ok(Self { schema, batches, pins })
+        let Self { schema, mut parts, pins } = self;
+        let first = parts.next().await.transpose()?;
+        let parts = futures::stream::iter(first.map(Ok)).chain(parts).boxed();
+        Ok(Self { schema, parts, pins })
+    }
+
+    fn into_batches(self) -> Batches {
+        parts::into_batches(self.parts, self.schema)
     }
 }
 
@@ -645,11 +711,11 @@ fn dataset_status(status: Status) -> DatasetStatus {
 }
 
 /// Ends after the first error, and at the deadline with one.
-pub(super) fn guarded(batches: Batches, deadline: Option<Deadline>) -> Batches {
-    futures::stream::unfold(Some(batches), move |running| async move {
-        let mut batches = running?;
-        match within(deadline, batches.next().map(Option::transpose)).await {
-            Ok(Some(batch)) => Some((Ok(batch), Some(batches))),
+pub(super) fn guarded<I: Send + 'static>(rows: Items<I>, deadline: Option<Deadline>) -> Items<I> {
+    futures::stream::unfold(Some(rows), move |running| async move {
+        let mut rows = running?;
+        match within(deadline, rows.next().map(Option::transpose)).await {
+            Ok(Some(row)) => Some((Ok(row), Some(rows))),
             Ok(None) => None,
             Err(error) => Some((Err(error), None)),
         }

@@ -11,24 +11,24 @@ mod error;
 mod explain;
 mod gauges;
 mod limits;
+mod parts;
 mod planning;
 mod prepare;
 mod processed;
 mod readiness;
 mod records;
+mod shape;
+mod shapes;
 mod statement;
 mod subscribe;
 mod told;
 mod typed;
 mod vocabulary;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::Stream;
 
 use crate::acceleration;
 use crate::name::{DatasetName, QueryId};
@@ -45,6 +45,7 @@ pub use engine::{Engine, Options};
 pub use error::QueryError;
 pub use gauges::MemoryUse;
 pub use limits::{STACK_SIZE, STATEMENT_BYTES_MAX};
+pub use parts::{Batches, Parts};
 pub use prepare::Prepared;
 pub use readiness::Readiness;
 pub use records::{CancelError, Outcome, Place, Protocol, QueryRecord, QueryRef};
@@ -99,15 +100,12 @@ impl Request {
     }
 }
 
-/// Batches of an answer; ends after the first error.
-pub type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>;
-
 /// What a statement answers. Dropping it cancels the query, upstream included.
 pub struct Answer {
     pub id: QueryId,
     /// The schema of every batch: the promise made by [`Engine::schema`].
     pub schema: SchemaRef,
-    pub batches: Batches,
+    pub parts: Parts,
     /// What the results cache had to do with it; none where there is no cache.
     pub cached: Option<Cached>,
     /// The version of the configuration that answered; none where there is none.
@@ -118,7 +116,14 @@ impl Answer {
     /// What a door without cache and configuration answers.
     #[must_use]
     pub fn new(schema: SchemaRef, batches: Batches) -> Self {
-        Self { id: QueryId::random(), schema, batches, cached: None, config: None }
+        let parts = parts::of_batches(batches);
+        Self { id: QueryId::random(), schema, parts, cached: None, config: None }
+    }
+
+    /// The rows as batches, whatever they came as.
+    #[must_use]
+    pub fn into_batches(self) -> Batches {
+        parts::into_batches(self.parts, self.schema)
     }
 }
 

@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 
-use super::Batches;
+use super::QueryError;
 use super::cached::holding;
+use super::parts::{Batches, Parts};
 use crate::upstream::Received;
+use crate::wire::Part;
 
 #[derive(Default)]
 struct Figures {
@@ -37,20 +38,14 @@ pub(super) fn of_plan(batches: Batches, plan: Arc<dyn ExecutionPlan>) -> Batches
 }
 
 /// Counts what has come of an upstream.
-pub(super) fn of_upstream(batches: Batches, received: Received) -> Batches {
+pub(super) fn of_upstream(parts: Parts, received: Received) -> Parts {
     let mut counted = OfUpstream { rows: 0, received };
-    batches
-        .inspect(move |batch| {
-            if let Ok(batch) = batch {
-                counted.add(batch);
-            }
-        })
-        .boxed()
+    parts.inspect(move |part| counted.add(part)).boxed()
 }
 
 impl OfUpstream {
-    fn add(&mut self, batch: &RecordBatch) {
-        self.rows += batch.num_rows();
+    fn add(&mut self, part: &Result<Part, QueryError>) {
+        self.rows += part.as_ref().map_or(0, Part::rows);
     }
 }
 

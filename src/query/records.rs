@@ -13,16 +13,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use futures::{Stream, StreamExt};
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::told::Told;
-use super::{Batches, Cached, Caller, Principal, QueryError, Request};
+use super::{Cached, Caller, Parts, Principal, QueryError, Request};
 use crate::name::QueryId;
 use crate::telemetry::{Context as TraceContext, Span, Tracer};
+use crate::wire::Part;
 
 /// Queries that have ended are remembered up to this many.
 const ENDED_MAX: usize = 256;
@@ -140,7 +141,7 @@ enum Answering {
     #[default]
     Not,
     /// `idle` is when the last batch was handed over, until the next one is asked for.
-    Batches { batches: Batches, idle: Option<Instant> },
+    Parts { parts: Parts, idle: Option<Instant> },
     /// Somebody else has ended it, for this reason.
     Ended(QueryError),
 }
@@ -272,16 +273,16 @@ impl Tracked {
         self.span.fail(&error.to_string());
     }
 
-    /// The same batches, counted, until the query is cancelled; the query ends with them.
-    pub fn follow(self, batches: Batches) -> Batches {
+    /// The same rows, of this schema, counted, until the query is cancelled; the query ends with them.
+    pub fn follow(self, parts: Parts, schema: SchemaRef) -> Parts {
         let mut answer = self.running.answer();
         // It may have been cancelled before there was anything to end.
         if matches!(*answer, Answering::Not) {
-            *answer = Answering::Batches { batches, idle: Some(Instant::now()) };
+            *answer = Answering::Parts { parts, idle: Some(Instant::now()) };
         }
         drop(answer);
         let cancelled = Box::pin(self.running.cancelled.clone().cancelled_owned());
-        Followed { tracked: Some(self), cancelled }.boxed()
+        Followed { tracked: Some(self), schema, cancelled }.boxed()
     }
 }
 
@@ -289,12 +290,13 @@ impl Tracked {
 struct Followed {
     /// None after the end.
     tracked: Option<Tracked>,
+    schema: SchemaRef,
     /// Wakes a client that waits for rows when there will be none.
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Stream for Followed {
-    type Item = Result<RecordBatch, QueryError>;
+    type Item = Result<Part, QueryError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -308,9 +310,9 @@ impl Stream for Followed {
             Poll::Ready(next) => next,
         };
         match &next {
-            Some(Ok(batch)) => {
-                tracked.running.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                tracked.told.gives(batch, tracked.span.context());
+            Some(Ok(part)) => {
+                tracked.running.rows.fetch_add(part.rows() as u64, Ordering::Relaxed);
+                tracked.told.gives(part, &this.schema, tracked.span.context());
                 return Poll::Ready(next);
             }
             Some(Err(error)) => tracked.fails(error),
@@ -340,14 +342,14 @@ impl Running {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch, QueryError>>> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, QueryError>>> {
         match &mut *self.answer() {
             Answering::Not => Poll::Ready(None),
             Answering::Ended(error) => Poll::Ready(Some(Err(error.clone()))),
-            Answering::Batches { batches, idle } => {
+            Answering::Parts { parts, idle } => {
                 // While it waits for rows nobody may say that it takes none.
                 *idle = None;
-                let next = ready!(batches.as_mut().poll_next(cx));
+                let next = ready!(parts.as_mut().poll_next(cx));
                 *idle = Some(Instant::now());
                 Poll::Ready(next)
             }
@@ -365,7 +367,7 @@ impl Running {
     fn is_stalled(&self, limit: Duration) -> bool {
         // Who holds the lock asks for more now.
         let Ok(answer) = self.answer.try_lock() else { return false };
-        matches!(*answer, Answering::Batches { idle: Some(since), .. } if since.elapsed() >= limit)
+        matches!(*answer, Answering::Parts { idle: Some(since), .. } if since.elapsed() >= limit)
     }
 
     fn record(&self, outcome: Option<Outcome>) -> QueryRecord {
@@ -469,10 +471,16 @@ mod tests {
         Request { principal, ticket, protocol: Protocol::Http, ..Request::new("SELECT 1") }
     }
 
-    fn batches(count: usize) -> Batches {
-        let column = Arc::new(Int64Array::from(vec![1, 2, 3]));
-        let batch = RecordBatch::try_from_iter([("a", column as _)]).unwrap();
-        futures::stream::iter(vec![Ok(batch); count]).boxed()
+    fn batch() -> RecordBatch {
+        RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2, 3])) as _)]).unwrap()
+    }
+
+    fn parts(count: usize) -> Parts {
+        futures::stream::iter((0..count).map(|_| Ok(Part::Batch(batch())))).boxed()
+    }
+
+    fn follow(tracked: Tracked, parts: Parts) -> Parts {
+        tracked.follow(parts, batch().schema())
     }
 
     #[tokio::test]
@@ -480,7 +488,7 @@ mod tests {
         let (records, me) = (Records::default(), caller("a", Rights::Read));
         let tracked = records.enter(QueryId::random(), &asked_by("a", None));
         tracked.is_answered(Some(Place::Pushed), None);
-        let mut batches = tracked.follow(batches(2));
+        let mut batches = follow(tracked, parts(2));
         batches.next().await.unwrap().unwrap();
         let [running] = &records.running(&me)[..] else { panic!("one runs") };
         assert_eq!((running.rows, running.place, &running.outcome), (3, Some(Place::Pushed), &None));
@@ -494,11 +502,11 @@ mod tests {
     async fn a_cancelled_query_ends_and_one_that_is_dropped_was_left() {
         let (records, me) = (Records::default(), caller("a", Rights::Read));
         let tracked = records.enter(QueryId::random(), &asked_by("a", Some(7)));
-        let mut endless = tracked.follow(futures::stream::pending().boxed());
+        let mut endless = follow(tracked, futures::stream::pending().boxed());
         records.cancel(QueryRef::Ticket(7), &me).unwrap();
         assert!(matches!(endless.next().await, Some(Err(QueryError::Cancelled))));
         assert!(endless.next().await.is_none());
-        drop(records.enter(QueryId::random(), &asked_by("a", None)).follow(batches(1)));
+        drop(follow(records.enter(QueryId::random(), &asked_by("a", None)), parts(1)));
         let outcomes: Vec<_> = records.ended(&me).into_iter().map(|query| query.outcome).collect();
         assert_eq!(outcomes, [Some(Outcome::Left), Some(Outcome::Cancelled)]);
         assert_eq!(records.cancel(QueryRef::Ticket(7), &me), Err(CancelError::Unknown));
@@ -518,10 +526,10 @@ mod tests {
         let records = Records::default();
         let token = CancellationToken::new();
         let held = token.clone().drop_guard();
-        let rows = batches(2).inspect(move |_| {
+        let rows = parts(2).inspect(move |_| {
             let _held = &held;
         });
-        let mut unread = records.enter(QueryId::random(), &asked_by("a", Some(1))).follow(rows.boxed());
+        let mut unread = follow(records.enter(QueryId::random(), &asked_by("a", Some(1))), rows.boxed());
         records.cancel(QueryRef::Ticket(1), &Caller::anonymous()).unwrap();
         assert!(token.is_cancelled(), "it lets go of what it holds");
         assert!(matches!(unread.next().await, Some(Err(QueryError::Cancelled))));
@@ -531,10 +539,12 @@ mod tests {
     async fn only_a_client_that_takes_nothing_stalls() {
         const LIMIT: Duration = Duration::from_secs(60);
         let (records, me) = (Records::default(), Caller::anonymous());
-        let mut unread = records.enter(QueryId::random(), &asked_by("a", None)).follow(batches(2));
+        let mut unread = follow(records.enter(QueryId::random(), &asked_by("a", None)), parts(2));
         // This one waits for its rows, which is not its client's fault.
-        let mut waiting =
-            records.enter(QueryId::random(), &asked_by("a", None)).follow(futures::stream::pending().boxed());
+        let mut waiting = follow(
+            records.enter(QueryId::random(), &asked_by("a", None)),
+            futures::stream::pending().boxed(),
+        );
         assert!(futures::poll!(waiting.next()).is_pending());
         unread.next().await.unwrap().unwrap();
         tokio::time::advance(LIMIT - Duration::from_secs(1)).await;

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow::json::LineDelimitedWriter;
-use datafusion::common::utils::memory::get_record_batch_memory_size;
 use metrics::Counter;
 
 use super::{CacheStatus, Cached, Place, Protocol, QueryRecord, Request, Rights};
 use crate::name::QueryId;
 use crate::query::Principal;
 use crate::telemetry::{Context, Owner, Span};
+use crate::wire::Part;
 
 /// Of an answer that is captured.
 const OUTPUT_ROWS_MAX: usize = 3;
@@ -55,12 +56,15 @@ impl Told {
     }
 
     /// Rows are on their way to the client.
-    pub fn gives(&mut self, batch: &RecordBatch, context: &Context) {
-        self.rows.increment(batch.num_rows() as u64);
-        self.bytes.increment(get_record_batch_memory_size(batch) as u64);
-        if !self.is_captured && batch.num_rows() > 0 {
+    pub fn gives(&mut self, part: &Part, schema: &SchemaRef, context: &Context) {
+        self.rows.increment(part.rows() as u64);
+        self.bytes.increment(part.bytes() as u64);
+        if !self.is_captured && part.rows() > 0 {
             self.is_captured = true;
-            context.output(first_rows(batch));
+            // What cannot be decoded is told to the client by its own decoder.
+            if let Ok(batch) = part.batch(schema) {
+                context.output(first_rows(&batch));
+            }
         }
     }
 

@@ -96,7 +96,7 @@ pub(super) fn answer(
 /// An answer whose drop cancels the returned token.
 pub(super) fn watched(mut answer: Answer, token: &CancellationToken) -> Answer {
     let guard: DropGuard = token.clone().drop_guard();
-    answer.batches = Box::pin(answer.batches.inspect(move |_| {
+    answer.parts = Box::pin(answer.parts.inspect(move |_| {
         let _held = &guard;
     }));
     answer

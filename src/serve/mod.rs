@@ -14,7 +14,6 @@ mod stall;
 mod status;
 mod tls;
 mod trace;
-mod wire;
 
 pub mod flight;
 pub mod http;

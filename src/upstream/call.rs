@@ -6,7 +6,7 @@ use futures::StreamExt;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::error::UpstreamError;
-use super::reader::{Received, RemoteStream};
+use super::reader::{Passage, Received};
 use crate::telemetry::{Context, Span, TraceState, Traceparent};
 
 /// The task of every Flight request.
@@ -52,16 +52,16 @@ impl Call {
     }
 
     /// The same rows; the call ends with them.
-    pub fn follow(self, stream: RemoteStream) -> RemoteStream {
+    pub fn follow(self, passage: Passage) -> Passage {
         if self.span.is_none() {
-            return stream;
+            return passage;
         }
-        let mut brought = Brought { call: self, received: stream.received.clone(), rows: 0 };
-        let batches = stream.batches.inspect(move |batch| match batch {
-            Ok(batch) => brought.rows += batch.num_rows() as u64,
+        let mut brought = Brought { call: self, received: passage.received.clone(), rows: 0 };
+        let parts = passage.parts.inspect(move |part| match part {
+            Ok(part) => brought.rows += part.rows() as u64,
             Err(error) => brought.call.failed(error),
         });
-        RemoteStream { batches: batches.boxed(), ..stream }
+        Passage { parts: parts.boxed(), ..passage }
     }
 
     fn label(&self, key: &'static str, value: impl Into<String>) {

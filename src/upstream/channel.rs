@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arrow_flight::FlightInfo;
 use arrow_flight::flight_service_client::FlightServiceClient;
+use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response};
@@ -75,6 +77,8 @@ pub(super) struct Channel {
     /// Fair: who comes first goes first.
     turns: Option<Semaphore>,
     budget: Mutex<Budget>,
+    /// Whether its tickets are the commands themselves, by the last FlightInfo.
+    takes_commands: AtomicBool,
     /// Where this upstream has said that data lies, besides itself.
     locations: Mutex<BTreeMap<EndpointUrl, Location>>,
 }
@@ -123,8 +127,25 @@ impl Channel {
             tls,
             turns: limits.concurrent.map(|max| Semaphore::new(max.get().min(Semaphore::MAX_PERMITS))),
             budget: Mutex::new(Budget::new(Instant::now())),
+            takes_commands: AtomicBool::new(false),
             locations: Mutex::default(),
         }
+    }
+
+    /// Whether a command may be sent as a ticket, without asking for one.
+    pub fn takes_commands(&self) -> bool {
+        self.takes_commands.load(Ordering::Relaxed)
+    }
+
+    /// Learns of a FlightInfo what the tickets of this upstream are.
+    pub fn learn_tickets(&self, command: &Bytes, info: &FlightInfo) {
+        let takes_commands = match &info.endpoint[..] {
+            [one] => {
+                one.location.is_empty() && one.ticket.as_ref().is_some_and(|ticket| ticket.ticket == *command)
+            }
+            _ => false,
+        };
+        self.takes_commands.store(takes_commands, Ordering::Relaxed);
     }
 
     /// A channel of its own to the same upstream: other connections, the same health.

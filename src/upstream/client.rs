@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::FlightInfo;
+use arrow_flight::{FlightEndpoint, FlightInfo, Ticket};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::error::{ErrorKind, Step, UpstreamError};
 use super::flightsql;
 use super::identity::UpstreamId;
 use super::node::Seat;
-use super::reader::{self, RemoteStream};
+use super::reader::{self, Asked, Passage, RemoteStream};
 use super::retry::{Attempts, Budget};
 use super::roster::AddressHealth;
 use super::session::Session;
@@ -173,22 +173,30 @@ impl Upstream {
     /// # Errors
     /// What the last attempt met; after the first batch errors are items of the stream.
     pub async fn query(&self, sql: &str) -> Result<RemoteStream, UpstreamError> {
-        self.read(self.command(sql), Step::Query, sql).await
+        let reading = Reading { command: self.command(sql), promised: None, hands_on: false };
+        self.read(reading, Step::Query, sql).await.map(Passage::into_batches)
+    }
+
+    /// The same for a client that may take messages as they are (`hands_on`). `promised` is the schema that was told of
+    /// this statement before, if any: what comes in another layout is brought to it.
+    ///
+    /// # Errors
+    /// As for [`Upstream::query`].
+    pub async fn pass(
+        &self,
+        sql: &str,
+        promised: Option<SchemaRef>,
+        hands_on: bool,
+    ) -> Result<Passage, UpstreamError> {
+        let reading = Reading { command: self.command(sql), promised, hands_on };
+        self.read(reading, Step::Query, sql).await
     }
 
     /// `shown` is what is asked for, for people.
-    async fn read(&self, command: Bytes, step: Step, shown: &str) -> Result<RemoteStream, UpstreamError> {
+    async fn read(&self, reading: Reading, step: Step, shown: &str) -> Result<Passage, UpstreamError> {
         let call = Call::begin("DoGet", &self.endpoint(), shown);
-        let stream = self
-            .retrying(&call, step, |session| {
-                let command = command.clone();
-                async move {
-                    let info = session.flight_info(command).await?;
-                    reader::open(session, info).await
-                }
-            })
-            .await?;
-        Ok(call.follow(stream))
+        let passage = self.retrying(&call, step, |session| reading.clone().open(session)).await?;
+        Ok(call.follow(passage))
     }
 
     async fn planned(&self, sql: &str, step: Step) -> Result<Planned, UpstreamError> {
@@ -217,8 +225,9 @@ impl Upstream {
     }
 
     async fn schema_in_catalog(&self, table: &RemoteTableName) -> Result<Option<SchemaRef>, UpstreamError> {
-        let tables = self.read(flightsql::get_tables(table), Step::Schema, "CommandGetTables").await?;
-        let batches: Vec<_> = tables.batches.try_collect().await?;
+        let reading = Reading { command: flightsql::get_tables(table), promised: None, hands_on: false };
+        let tables = self.read(reading, Step::Schema, "CommandGetTables").await?;
+        let batches: Vec<_> = tables.into_batches().batches.try_collect().await?;
         Ok(flightsql::find_schema(&batches, table))
     }
 
@@ -358,6 +367,55 @@ impl Upstream {
     fn without_endpoint(&self) -> UpstreamError {
         UpstreamError::new(ErrorKind::Internal, Step::Dns, "none", "no endpoint could be asked")
     }
+}
+
+/// What is read of a statement, and how.
+#[derive(Clone)]
+struct Reading {
+    command: Bytes,
+    promised: Option<SchemaRef>,
+    hands_on: bool,
+}
+
+impl Reading {
+    /// Where tickets are known to be the commands themselves, none is asked for first.
+    async fn open(self, session: Session) -> Result<Passage, UpstreamError> {
+        let mut failed = None;
+        if session.channel.takes_commands() {
+            let ticket = Ticket::new(self.command.clone());
+            let info = FlightInfo::new().with_endpoint(FlightEndpoint::new().with_ticket(ticket));
+            match reader::open(session.clone(), self.asked(info)).await {
+                // GetFlightInfo says better what is wrong with a statement; or tickets are something else by now.
+                Err(error) if is_of_the_statement(&error) => failed = Some(error),
+                opened => return opened,
+            }
+        }
+        let info = session.flight_info(self.command.clone()).await?;
+        match failed {
+            // It is a good statement, and its ticket is the one that failed.
+            Some(error) if error.kind != ErrorKind::Protocol && session.channel.takes_commands() => {
+                Err(error)
+            }
+            _ => reader::open(session, self.asked(info)).await,
+        }
+    }
+
+    fn asked(&self, info: FlightInfo) -> Asked {
+        Asked { info, promised: self.promised.clone(), hands_on: self.hands_on }
+    }
+}
+
+/// Whether the upstream was there and did not like what it was asked.
+fn is_of_the_statement(error: &UpstreamError) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Refused
+            | ErrorKind::NotFound
+            | ErrorKind::Unimplemented
+            | ErrorKind::Planning
+            | ErrorKind::Protocol
+            | ErrorKind::Internal
+    )
 }
 
 async fn verify_at(

@@ -36,6 +36,7 @@ mod client;
 mod exchange;
 mod fit;
 mod flightsql;
+mod messages;
 mod reader;
 mod session;
 
@@ -54,7 +55,7 @@ pub use identity::UpstreamId;
 pub use pem::ClientTlsFiles;
 pub(crate) use pem::{certificates, private_key, read_pem_file};
 pub use pool::{Pool, PoolOptions};
-pub use reader::{Received, RemoteStream};
+pub use reader::{Passage, Received, RemoteStream};
 pub use roster::AddressHealth;
 pub use table::RemoteTableName;
 pub use target::{Credentials, Flavor, Target};

@@ -1,4 +1,5 @@
-//! The data of a FlightInfo: its endpoints enter, batches of one schema leave, in order.
+//! The data of a FlightInfo: its endpoints enter, batches of one schema leave, in order; or the messages themselves, for a
+//! client that takes them as they are.
 //!
 //! Tolerates repeated Schema messages; never retries; dropping it cancels the call upstream.
 
@@ -13,13 +14,15 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightEndpoint, FlightInfo, IpcMessage, Ticket};
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 
 use crate::name::EndpointUrl;
+use crate::wire::{self, Kind, Part};
 
 use super::channel::Channel;
-use super::error::{ErrorKind, UpstreamError};
+use super::error::{ErrorKind, Step, UpstreamError};
 use super::fit::{self, Fit};
+use super::messages::Incoming;
 use super::session::Session;
 
 /// More endpoints of one result are not taken.
@@ -37,22 +40,37 @@ pub struct RemoteStream {
     pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, UpstreamError>> + Send>>,
 }
 
+/// The same for a client that takes messages: those that can be handed on are not decoded.
+pub struct Passage {
+    pub schema: SchemaRef,
+    pub total_records: Option<u64>,
+    pub received: Received,
+    pub parts: Pin<Box<dyn Stream<Item = Result<Part, UpstreamError>> + Send>>,
+}
+
+/// What is to be read.
+pub(super) struct Asked {
+    pub info: FlightInfo,
+    /// What was promised of the statement before, where it is not in `info`.
+    pub promised: Option<SchemaRef>,
+    /// Whether messages are handed on where they can be.
+    pub hands_on: bool,
+}
+
 /// What has arrived of one answer, over all of its endpoints. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Received(Arc<AtomicUsize>);
 
 impl Received {
-    /// Bytes of Flight messages: headers and bodies as they came, after decompression.
+    /// Bytes of Flight messages as they came.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds one message and tells its bytes.
-    fn add(&self, message: &FlightData) -> usize {
-        let bytes = message_bytes(message);
+    /// Adds one message of so many bytes.
+    fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
-        bytes
     }
 }
 
@@ -72,20 +90,23 @@ pub(super) fn promised(session: &Session, info: &FlightInfo) -> Result<Option<Sc
     Ok(Some(schema))
 }
 
-/// Reads until the first batch or the end of all endpoints.
-pub(super) async fn open(session: Session, info: FlightInfo) -> Result<RemoteStream, UpstreamError> {
+/// Reads until the first rows or the end of all endpoints.
+pub(super) async fn open(session: Session, asked: Asked) -> Result<Passage, UpstreamError> {
+    let Asked { info, promised: known, hands_on } = asked;
     if info.endpoint.len() > ENDPOINTS_MAX {
         let message =
             format!("the result has {} endpoints; at most {ENDPOINTS_MAX} are read", info.endpoint.len());
         return Err(session.protocol(ErrorKind::Protocol, message));
     }
-    let promised = promised(&session, &info)?;
+    let promised = promised(&session, &info)?.map(Arc::new).or(known);
     let total_records = known_total(info.total_records);
     let received = Received::default();
     let mut reader = Reader {
         session,
         promised,
         received: received.clone(),
+        // The messages of several endpoints need not fit together.
+        hands_on: hands_on && info.endpoint.len() == 1,
         left: info.endpoint.into(),
         current: None,
         schema: None,
@@ -94,14 +115,14 @@ pub(super) async fn open(session: Session, info: FlightInfo) -> Result<RemoteStr
     let first = reader.next().await?;
     let schema = reader.schema()?;
     let Some(first) = first else {
-        let batches = futures::stream::empty().boxed();
-        return Ok(RemoteStream { schema, total_records, received, batches });
+        let parts = futures::stream::empty().boxed();
+        return Ok(Passage { schema, total_records, received, parts });
     };
     let rest = futures::stream::try_unfold(reader, |mut reader| async move {
-        Ok(reader.next().await?.map(|batch| (batch, reader)))
+        Ok(reader.next().await?.map(|part| (part, reader)))
     });
-    let batches = futures::stream::iter([Ok(first)]).chain(rest).boxed();
-    Ok(RemoteStream { schema, total_records, received, batches })
+    let parts = futures::stream::iter([Ok(first)]).chain(rest).boxed();
+    Ok(Passage { schema, total_records, received, parts })
 }
 
 /// A total of FlightInfo. Servers that never count leave it at 0, others say -1.
@@ -109,10 +130,29 @@ pub(super) fn known_total(total: i64) -> Option<u64> {
     u64::try_from(total).ok().filter(|total| *total > 0)
 }
 
+impl Passage {
+    /// The same as batches, where nothing was to be handed on.
+    pub(super) fn into_batches(self) -> RemoteStream {
+        let Self { schema, total_records, received, parts } = self;
+        let (of, endpoint) = (Arc::clone(&schema), "an upstream".to_owned());
+        let batches = parts.map(move |part| {
+            part?.batch(&of).map_err(|error| UpstreamError {
+                kind: ErrorKind::Protocol,
+                step: Step::Query,
+                endpoint: endpoint.clone(),
+                message: error.to_string(),
+                help: None,
+            })
+        });
+        RemoteStream { schema, total_records, received, batches: batches.boxed() }
+    }
+}
+
 struct Reader {
     session: Session,
-    promised: Option<Schema>,
+    promised: Option<SchemaRef>,
     received: Received,
+    hands_on: bool,
     left: VecDeque<FlightEndpoint>,
     current: Option<Current>,
     /// That of every batch that leaves; known from the first Schema message on.
@@ -123,15 +163,21 @@ struct Reader {
 /// The endpoint being read.
 struct Current {
     session: Session,
-    decoder: FlightDataDecoder,
+    source: Source,
     fit: Option<Fit>,
+}
+
+enum Source {
+    /// To be decoded, dictionaries and all.
+    Decoded(FlightDataDecoder),
+    /// To be handed on; the schema has been read.
+    Messages(Counted),
 }
 
 impl Reader {
     fn schema(&self) -> Result<SchemaRef, UpstreamError> {
         match (&self.schema, &self.promised) {
-            (Some(schema), _) => Ok(Arc::clone(schema)),
-            (None, Some(promised)) => Ok(Arc::new(promised.clone())),
+            (Some(schema), _) | (None, Some(schema)) => Ok(Arc::clone(schema)),
             (None, None) => {
                 let message = "the result has no schema, neither in GetFlightInfo nor in DoGet";
                 Err(self.session.protocol(ErrorKind::Protocol, message))
@@ -139,30 +185,111 @@ impl Reader {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<RecordBatch>, UpstreamError> {
+    async fn next(&mut self) -> Result<Option<Part>, UpstreamError> {
         loop {
-            let Some(current) = &mut self.current else {
-                let Some(endpoint) = self.left.pop_front() else { return Ok(None) };
-                self.current = Some(begin(self.session.clone(), endpoint, &self.received).await?);
-                continue;
+            let part = match &mut self.current {
+                None => {
+                    let Some(endpoint) = self.left.pop_front() else { return Ok(None) };
+                    let opened = begin(self.session.clone(), endpoint, &self.received).await?;
+                    self.current = Some(self.placed(opened).await?);
+                    continue;
+                }
+                Some(Current { source: Source::Decoded(decoder), .. }) => match decoded(decoder).await {
+                    None => None,
+                    Some(Ok(message)) => match self.decoded(message.payload)? {
+                        None => continue,
+                        part => part,
+                    },
+                    Some(Err(error)) => return Err(self.failure(&error)),
+                },
+                Some(Current { source: Source::Messages(messages), .. }) => match messages.next().await {
+                    None => None,
+                    Some(Ok(Kind::Rows(frame))) => Some(Part::Frame(frame)),
+                    Some(Ok(Kind::Other(data))) => match self.undecoded(&data)? {
+                        None => continue,
+                        part => part,
+                    },
+                    Some(Err(error)) => return Err(self.failure(&error)),
+                },
             };
-            let Some(message) = decoded(&mut current.decoder).await else {
-                self.current = None;
-                continue;
-            };
-            let payload = match message {
-                Ok(message) => message.payload,
-                Err(error) => return Err(self.failure(&error)),
-            };
-            match payload {
-                DecodedPayload::None => {}
-                DecodedPayload::Schema(schema) => self.begin_schema(&schema)?,
-                DecodedPayload::RecordBatch(batch) => {
+            match part {
+                None => self.current = None,
+                Some(part) => {
                     self.has_batches = true;
-                    return self.fitted(batch).map(Some);
+                    return Ok(Some(part));
                 }
             }
         }
+    }
+
+    /// An endpoint by its first message: to be handed on where that is asked for and can be.
+    async fn placed(&mut self, (session, mut messages): Opened) -> Result<Current, UpstreamError> {
+        if self.hands_on {
+            let first = messages.next().await.transpose().map_err(|error| self.failure(&error))?;
+            let (first, found) = match first {
+                None => (None, None),
+                Some(Kind::Rows(_)) => {
+                    return Err(session.protocol(ErrorKind::Protocol, "a batch came before its schema"));
+                }
+                Some(Kind::Other(data)) => {
+                    let schema = Schema::try_from(&data).ok();
+                    (Some(data), schema)
+                }
+            };
+            if let Some(schema) = found.and_then(|found| self.handed_on(found)) {
+                self.schema = Some(Arc::new(schema));
+                return Ok(Current { session, source: Source::Messages(messages), fit: None });
+            }
+            let first = futures::stream::iter(first.map(Ok));
+            let decoder = FlightDataDecoder::new(first.chain(messages.decoded()));
+            return Ok(Current { session, source: Source::Decoded(decoder), fit: None });
+        }
+        Ok(Current {
+            session,
+            source: Source::Decoded(FlightDataDecoder::new(messages.decoded())),
+            fit: None,
+        })
+    }
+
+    /// The schema under which messages of `found` are handed on; none where they are not what was promised, as it travels.
+    fn handed_on(&self, found: Schema) -> Option<Schema> {
+        if !wire::can_pass(&found) {
+            return None;
+        }
+        let Some(promised) = &self.promised else { return Some(found) };
+        let settled = fit::settled(promised, &found);
+        let travels = wire::schema(&settled);
+        let is_found = travels.fields().len() == found.fields().len()
+            && travels.fields().iter().zip(found.fields()).all(|(promised, found)| {
+                promised.name() == found.name() && promised.data_type() == found.data_type()
+            });
+        is_found.then_some(travels)
+    }
+
+    fn decoded(&mut self, payload: DecodedPayload) -> Result<Option<Part>, UpstreamError> {
+        match payload {
+            DecodedPayload::None => Ok(None),
+            DecodedPayload::Schema(schema) => self.begin_schema(&schema).map(|()| None),
+            DecodedPayload::RecordBatch(batch) => self.fitted(batch).map(|batch| Some(Part::Batch(batch))),
+        }
+    }
+
+    /// A message between those that are handed on: the schema again, or rows that are not.
+    fn undecoded(&self, data: &FlightData) -> Result<Option<Part>, UpstreamError> {
+        let schema = self.schema()?;
+        if data.data_header.is_empty() {
+            return Ok(None);
+        }
+        if let Ok(again) = Schema::try_from(data) {
+            let (again, types) = (again.fields().iter(), schema.fields().iter());
+            return match again.map(|field| field.data_type()).eq(types.map(|field| field.data_type())) {
+                true => Ok(None),
+                false => Err(self.session.protocol(ErrorKind::Protocol, "the stream changes its schema")),
+            };
+        }
+        let batch = wire::decoded(data, &schema);
+        let batch = batch.map_err(|error| self.failure(&FlightError::from(error)))?;
+        Ok(Some(Part::Batch(batch)))
     }
 
     /// The first Schema message settles what leaves; later ones must agree.
@@ -209,6 +336,42 @@ impl Reader {
     }
 }
 
+/// The messages of one endpoint, counted as they come.
+struct Counted {
+    incoming: Incoming,
+    received: Received,
+    all: metrics::Counter,
+}
+
+/// An endpoint whose call is answered.
+type Opened = (Session, Counted);
+
+impl Counted {
+    async fn next(&mut self) -> Option<Result<Kind, FlightError>> {
+        let message = match self.incoming.next().await? {
+            Ok(message) => message,
+            Err(status) => return Some(Err(status.into())),
+        };
+        let kind = Kind::of(message).map_err(|error| FlightError::ProtocolError(error.to_string()));
+        Some(kind.inspect(|kind| self.count(kind.bytes())))
+    }
+
+    fn decoded(mut self) -> impl Stream<Item = Result<FlightData, FlightError>> + Send {
+        let incoming = std::mem::replace(&mut self.incoming, futures::stream::empty().boxed());
+        incoming.map(move |message| {
+            let data =
+                Kind::decoded(&message?).map_err(|error| FlightError::ProtocolError(error.to_string()))?;
+            self.count(message_bytes(&data));
+            Ok(data)
+        })
+    }
+
+    fn count(&self, bytes: usize) {
+        self.received.add(bytes);
+        self.all.increment(bytes as u64);
+    }
+}
+
 /// The next message of a stream. Bytes that the decoder panics over are an error like any other: they come
 /// from outside.
 async fn decoded(decoder: &mut FlightDataDecoder) -> Option<Result<DecodedFlightData, FlightError>> {
@@ -245,7 +408,7 @@ async fn begin(
     session: Session,
     endpoint: FlightEndpoint,
     received: &Received,
-) -> Result<Current, UpstreamError> {
+) -> Result<Opened, UpstreamError> {
     let Some(ticket) = endpoint.ticket else {
         let message = "an endpoint of the result has no ticket";
         return Err(session.protocol(ErrorKind::Protocol, message));
@@ -255,7 +418,7 @@ async fn begin(
             Place::Here => break,
             Place::Unknown => {}
             Place::There(channel) => match get_at(&session, &channel, ticket.clone(), received).await {
-                Ok(current) => return Ok(current),
+                Ok(opened) => return Ok(opened),
                 Err(error) => {
                     tracing::debug!(%error, "location not reachable, trying the next");
                     session.channel.avoid(channel.endpoint());
@@ -271,19 +434,15 @@ async fn get_at(
     channel: &Arc<Channel>,
     ticket: Ticket,
     received: &Received,
-) -> Result<Current, UpstreamError> {
+) -> Result<Opened, UpstreamError> {
     get(session.at(channel).await?, ticket, received).await
 }
 
-async fn get(session: Session, ticket: Ticket, received: &Received) -> Result<Current, UpstreamError> {
-    let received = received.clone();
+async fn get(session: Session, ticket: Ticket, received: &Received) -> Result<Opened, UpstreamError> {
     let all =
         metrics::counter!("upstream_received_bytes", "endpoint" => session.channel.endpoint().to_string());
-    let stream = session.do_get(ticket).await?.inspect_ok(move |message| {
-        all.increment(received.add(message) as u64);
-    });
-    let decoder = FlightDataDecoder::new(stream.map_err(FlightError::from));
-    Ok(Current { session, decoder, fit: None })
+    let incoming = session.do_get(ticket).await?;
+    Ok((session, Counted { incoming, received: received.clone(), all }))
 }
 
 #[cfg(test)]
@@ -291,6 +450,7 @@ mod tests {
     use arrow::array::{ArrayRef, DictionaryArray, Int64Array, ListArray, StringArray, StringViewArray};
     use arrow::datatypes::{Int32Type, Int64Type};
     use arrow_flight::encode::FlightDataEncoderBuilder;
+    use futures::TryStreamExt;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
 

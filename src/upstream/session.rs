@@ -13,6 +13,7 @@ use super::auth::Greeting;
 use super::call;
 use super::channel::{Channel, Wire};
 use super::error::{ErrorKind, Step, UpstreamError};
+use super::messages::{self, Incoming};
 use super::node::{Node, Seat};
 use super::single_flight::Held;
 use super::status::Doing;
@@ -21,7 +22,7 @@ use crate::telemetry::{Context, Traceparent};
 #[derive(Clone)]
 pub(super) struct Session {
     pub channel: Arc<Channel>,
-    client: FlightServiceClient<Wire>,
+    wire: Wire,
     /// Kept to the end of the last stream.
     seat: Arc<Seat>,
     greeting: Held<Greeting>,
@@ -47,12 +48,10 @@ impl Session {
         step: Step,
     ) -> Result<Self, UpstreamError> {
         let greeting = channel.greeting(&seat.node).await?;
-        let decoded_max = usize::try_from(limit).unwrap_or(usize::MAX);
         let wire = Wire { channel: Arc::clone(channel), node: Arc::clone(&seat.node) };
-        let client = FlightServiceClient::new(wire).max_decoding_message_size(decoded_max);
         let (seat, rejected) = (Arc::new(seat), Arc::new(AtomicBool::new(false)));
         let caller = Context::current().and_then(|current| current.traceparent());
-        Ok(Self { channel: Arc::clone(channel), client, seat, greeting, limit, step, caller, rejected })
+        Ok(Self { channel: Arc::clone(channel), wire, seat, greeting, limit, step, caller, rejected })
     }
 
     /// Where its calls go.
@@ -76,25 +75,36 @@ impl Session {
     }
 
     pub async fn flight_info(&self, command: Bytes) -> Result<FlightInfo, UpstreamError> {
-        let request = self.request(FlightDescriptor::new_cmd(command))?;
-        self.established("GetFlightInfo", self.client.clone().get_flight_info(request)).await
+        let request = self.request(FlightDescriptor::new_cmd(command.clone()))?;
+        let info = self.established("GetFlightInfo", self.client().get_flight_info(request)).await?;
+        self.channel.learn_tickets(&command, &info);
+        Ok(info)
     }
 
     pub async fn schema(&self, command: Bytes) -> Result<SchemaResult, UpstreamError> {
         let request = self.request(FlightDescriptor::new_cmd(command))?;
-        self.established("GetSchema", self.client.clone().get_schema(request)).await
+        self.established("GetSchema", self.client().get_schema(request)).await
     }
 
-    pub async fn do_get(&self, ticket: Ticket) -> Result<Streaming<FlightData>, UpstreamError> {
-        let request = self.request(ticket)?;
-        let answer = self.client.clone().do_get(request).await;
-        Ok(answer.map_err(|status| self.error("DoGet", &status, false))?.into_inner())
+    pub async fn do_get(&self, ticket: Ticket) -> Result<Incoming, UpstreamError> {
+        let (request, wire) = (self.request(ticket)?, self.wire.clone());
+        let answer = messages::do_get(wire, request, self.decoded_max()).await;
+        answer.map_err(|status| self.error("DoGet", &status, false))
+    }
+
+    fn client(&self) -> FlightServiceClient<Wire> {
+        FlightServiceClient::new(self.wire.clone()).max_decoding_message_size(self.decoded_max())
+    }
+
+    /// The largest message that is read, in bytes.
+    fn decoded_max(&self) -> usize {
+        usize::try_from(self.limit).unwrap_or(usize::MAX)
     }
 
     /// Opens an exchange whose request is one message and then ends.
     pub async fn do_exchange(&self, first: FlightData) -> Result<Streaming<FlightData>, UpstreamError> {
         let request = self.request(futures::stream::iter([first]))?;
-        let answer = self.client.clone().do_exchange(request).await;
+        let answer = self.client().do_exchange(request).await;
         Ok(answer.map_err(|status| self.error("DoExchange", &status, false))?.into_inner())
     }
 

@@ -135,7 +135,7 @@ pub struct Script {
     pub exchange: Mutex<Vec<Sent>>,
     /// What each DoExchange was asked for.
     pub asked: Mutex<Vec<Asked>>,
-    /// What GetFlightInfo was asked for.
+    /// What GetFlightInfo and DoGet were asked for.
     pub statements: Mutex<Vec<String>>,
 }
 
@@ -468,6 +468,7 @@ impl FlightService for Fake {
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         self.enter(&request)?;
         let sql = Self::sql(&request.into_inner().ticket);
+        self.0.statements.lock().unwrap().push(sql.clone());
         let batches = match sql.as_str() {
             "tables" => vec![tables()],
             sql => answer(sql)?,

@@ -31,6 +31,7 @@ mod frontends;
 mod hostile;
 mod limits;
 mod messages;
+mod passing;
 mod protection;
 mod publishing;
 mod pushdown;

@@ -288,11 +288,12 @@ async fn an_upstream_that_refuses_keys_is_asked_without() {
     let mut world = World::new(some_of_big(&FIVE)).await;
     let sql = "select b.id from small s join big b on b.number = s.number";
     world.ask(sql).await;
-    world.big.inject(Method::GetFlightInfo, 1, Fault::Status(Status::invalid_argument("no lists here")));
-    let sent = world.ask_once(sql).await;
-    assert!(!sent.contains("IN ("), "{sent}");
+    world.big.refuse(1, &Status::invalid_argument("no lists here"));
+    let sent = world.ask(sql).await;
+    let [refused, sent] = &sent[..] else { panic!("asked with keys, and then without: {sent:#?}") };
+    assert!(refused.contains("IN (") && !sent.contains("IN ("), "{sent}");
     // Away is not refusing.
-    world.big.inject(Method::GetFlightInfo, 1, Fault::Status(Status::resource_exhausted("no memory")));
+    world.big.inject(Method::DoGet, 1, Fault::Status(Status::resource_exhausted("no memory")));
     let Err(error) = world.client.query(sql).await else { panic!("the upstream's failure was lost") };
     assert!(error.message().contains("dataset `big`"), "{error:?}");
 }

@@ -255,6 +255,8 @@ async fn an_answer_that_breaks_is_never_taken_as_whole() {
 async fn a_statement_that_the_upstream_cannot_plan_falls_back_to_scans() {
     let upstream = upstream().await;
     let sidecar = sidecar_of(&upstream).await;
+    // Its tickets are known from now on.
+    sidecar.sql("select count(*) from orders").await;
     for (case, status) in [
         Status::invalid_argument("no such function"),
         Status::unimplemented("not here"),
@@ -265,17 +267,20 @@ async fn a_statement_that_the_upstream_cannot_plan_falls_back_to_scans() {
     {
         upstream.clear();
         // The statement whole, and the part of it that would be sent instead.
-        upstream.inject(Method::GetFlightInfo, 2, Fault::Status(status.clone()));
-        // Each statement is new, so that nothing is known of it. HTTP asks once, where Flight asks twice.
+        upstream.refuse(2, &status);
+        // Each statement is new, so that nothing is known of it.
+        let columns = ["status", "status, status as again", "status, status as once_more"][case];
         let sql =
-            format!("select status, count(*) + {case} as n from orders group by status order by status");
+            format!("select {columns}, count(*) + {case} as n from orders group by status order by status");
         let rows = sidecar.sql(&sql).await;
-        let expected =
-            serde_json::json!([{"status": "closed", "n": 6 + case}, {"status": "open", "n": 4 + case}]);
-        assert_eq!(rows, expected, "{status:?}");
+        let counts: Vec<_> = (0..2).map(|row| rows[row]["n"].as_i64().unwrap() - case as i64).collect();
+        assert_eq!(counts, [6, 4], "{status:?}");
         let statements = upstream.statements();
-        assert!(!statements.is_empty(), "{status:?}: the scan went upstream");
-        assert!(!statements.iter().any(|sql| sql.to_lowercase().contains("group by")), "{statements:#?}");
+        let last = statements.last().map(|sql| sql.to_lowercase()).unwrap_or_default();
+        assert!(
+            !last.is_empty() && !last.contains("group by"),
+            "{status:?}: the scan went upstream: {statements:#?}"
+        );
         let first = upstream.received().into_iter().find_map(|call| call.sql).unwrap_or_default();
         assert!(first.to_lowercase().contains("group by"), "it was forwarded first: {first}");
     }

@@ -2,7 +2,7 @@
 //! an entry for the cache.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -13,8 +13,8 @@ use super::basis::Basis;
 use super::collect::Collector;
 use super::entry::Entry;
 use super::flight::{Flight, Listed, Progress, Rest, Stage};
-use crate::query::QueryError;
 use crate::query::engine::Started;
+use crate::query::{QueryError, parts};
 
 /// The right to run a statement for all who ask it.
 pub(in crate::query) struct Lead {
@@ -61,10 +61,11 @@ impl Driver {
     }
 
     async fn collect(&mut self, work: BoxFuture<'static, Result<Started, QueryError>>) -> Stage {
-        let Started { schema, mut batches, pins } = match work.await {
+        let Started { schema, parts, pins } = match work.await {
             Ok(started) => started,
             Err(error) => return Stage::Failed(error),
         };
+        let mut batches = parts::into_batches(parts, Arc::clone(&schema));
         let held = self.collector.held();
         self.sender.send_modify(|progress| (progress.schema, progress.held) = (Some(schema), Some(held)));
         while let Some(batch) = batches.next().await {
@@ -98,7 +99,8 @@ impl Driver {
             made: (self.inner.clock)(),
             basis,
             is_upstream: self.is_upstream,
-            _held: self.collector.held(),
+            frames: OnceLock::new(),
+            held: self.collector.held(),
         };
         self.inner.store.insert(self.listed.key.clone(), Arc::new(entry));
     }

@@ -142,6 +142,12 @@ pub(super) enum Joined {
 }
 
 impl ResultsCache {
+    /// Whether results that an upstream took part in are kept.
+    #[must_use]
+    pub fn keeps_upstreams(&self) -> bool {
+        self.inner.with_upstreams
+    }
+
     /// None where the spicepod wants none. Entries take their memory from `pool`; shared runs and refreshes live in
     /// `scope`.
     #[must_use]

@@ -19,6 +19,7 @@ use crate::acceleration::store::{AcceleratedTable, Budget, Layout, Load, Table};
 use crate::config::{ByteSize, ResultsCache as Settings};
 use crate::query::QueryError;
 use crate::query::engine::Started;
+use crate::query::parts;
 
 const FRESH: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(5);
@@ -242,7 +243,7 @@ impl World {
                 Reads::Upstream => vec![numbers(&[upstream.lock().unwrap().last().unwrap().0])],
             };
             let batches = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
-            Ok(Started { schema: physical.schema(), batches, pins: Some(pins) })
+            Ok(Started { schema: physical.schema(), parts: parts::of_batches(batches), pins: Some(pins) })
         }
         .boxed()
     }
@@ -467,7 +468,7 @@ fn a_result_that_grows_too_large_is_streamed_to_one_and_run_by_the_others() {
         let work = async move {
             let _ = gone.await;
             let batches = futures::stream::iter((0..20).map(move |_| Ok(part.clone()))).boxed();
-            Ok(Started { schema, batches, pins: None })
+            Ok(Started { schema, parts: parts::of_batches(batches), pins: None })
         };
         let flight = lead.launch(work.boxed());
         let Joined::Follow(follower) = world.cache.join(&case, None) else { panic!("it runs") };
@@ -504,7 +505,8 @@ fn the_cache_stays_within_its_size() {
             let batch = numbers(&(0..2_000).collect::<Vec<_>>());
             let schema = batch.schema();
             let work = async move {
-                Ok(Started { schema, batches: futures::stream::iter([Ok(batch)]).boxed(), pins: None })
+                let parts = parts::of_batches(futures::stream::iter([Ok(batch)]).boxed());
+                Ok(Started { schema, parts, pins: None })
             };
             let flight = lead.launch(work.boxed());
             assert!(matches!(flight.outcome().await, Outcome::Done(..)));

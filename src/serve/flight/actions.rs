@@ -18,10 +18,10 @@ use tonic::Status;
 
 use super::handle::{self, Handle, Kind};
 use super::service::refusal;
-use super::wire;
 use crate::query::{CancelError, Protocol, Request};
 use crate::serve::Door;
 use crate::serve::access::Identity;
+use crate::wire;
 
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";

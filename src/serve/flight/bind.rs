@@ -14,10 +14,10 @@ use tonic::Status;
 
 use super::command;
 use super::decode::{Broken, Decoder, guarded, refused};
-use super::encode::Encoder;
 use super::handle::{Handle, Kind};
 use crate::query::TypedParameters;
 use crate::serve::access::Identity;
+use crate::wire::Encoder;
 
 /// What the parameters of one statement may take, in bytes.
 const PARAMETERS_BYTES_MAX: usize = 1 << 20;

@@ -6,22 +6,21 @@
 
 mod actions;
 mod bind;
+mod calls;
 mod command;
 mod counted;
 mod decode;
-mod encode;
 mod exchange;
 mod handle;
 mod health;
 mod metadata;
+mod outgoing;
 mod put;
 mod reflection;
 mod service;
 mod sizes;
 
-use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::middleware;
-use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 use super::Door;
@@ -29,8 +28,8 @@ use super::access::{self, Access};
 use super::listen::{self, Protocol};
 use super::socket::Listener;
 use super::tls::ServerTls;
-use super::wire;
 use crate::task::Scope;
+use calls::Calls;
 use exchange::Exchanges;
 use put::Puts;
 use service::Service;
@@ -54,12 +53,7 @@ pub async fn serve(listener: impl Into<Listener>, door: impl Door, options: Flig
     let (exchanges, puts) = (Exchanges::new(scope.clone()), Puts::new(scope.clone()));
     let health = health::service(door.clone(), scope.token());
     let service = Service::new(door, options.access.clone(), exchanges, puts);
-    let flight = FlightServiceServer::new(service)
-        .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd);
+    let flight = Calls::new(service);
     let mut routes = Routes::builder();
     routes.add_service(flight).add_service(health);
     if let Err(error) = reflection::add(&mut routes) {

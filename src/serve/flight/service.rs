@@ -16,15 +16,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::command::{self, Asked};
 use super::counted::Counted;
-use super::encode::Encoder;
 use super::exchange::Exchanges;
 use super::handle::Handle;
+use super::outgoing::{self, Frames};
 use super::put::Puts;
-use super::{actions, bind, decode, wire};
+use super::{actions, bind, decode};
 use crate::query::{self, Answer, CacheWishes, Cached, Parameters, QueryError};
 use crate::serve::access::{self, Access, Identity};
 use crate::serve::{Door, caching, status, trace};
 use crate::telemetry::Traceparent;
+use crate::wire::{self, Malformed};
 
 pub(super) type Reply<T> = Result<Response<T>, Status>;
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -105,6 +106,27 @@ impl<D: Door> Service<D> {
         info(&schema, ticket, descriptor)
     }
 
+    /// DoGet: the messages of an answer.
+    pub(super) async fn frames(&self, request: Request<Ticket>) -> Reply<Frames> {
+        let _counted = Counted::ticket("DoGet", &request.get_ref().ticket);
+        let cache = wishes(request.metadata())?;
+        let identity = access::of_call(&request)?;
+        let caller = trace::of_metadata(request.metadata());
+        let answer = self.answer(request.get_ref(), &identity, cache, caller).await?;
+        let (id, cached, config) = (answer.id.to_string(), answer.cached.clone(), answer.config.clone());
+        let mut response = Response::new(outgoing::frames(answer));
+        if let Ok(id) = MetadataValue::try_from(id) {
+            response.metadata_mut().insert(QUERY_ID, id);
+        }
+        if let Some(config) = config.and_then(|config| MetadataValue::try_from(&*config).ok()) {
+            response.metadata_mut().insert(CONFIG, config);
+        }
+        if let Some(cached) = &cached {
+            tell(response.metadata_mut(), cached);
+        }
+        Ok(response)
+    }
+
     /// What a ticket asks for.
     async fn answer(
         &self,
@@ -161,23 +183,6 @@ fn info(schema: &Schema, ticket: Ticket, descriptor: FlightDescriptor) -> Result
         .try_with_schema(schema)
         .map(|info| info.with_descriptor(descriptor).with_endpoint(endpoint))
         .map_err(|error| Status::internal(format!("the schema cannot be encoded: {error}")))
-}
-
-/// The messages of an answer, made only as fast as they are taken.
-fn messages(answer: Answer) -> impl Stream<Item = Result<FlightData, Status>> + Send {
-    let encoder = Encoder::new(answer.schema);
-    stream::try_unfold((answer.batches, encoder), |(mut batches, mut encoder)| async move {
-        let broken = |error| Status::internal(format!("the answer cannot be encoded: {error}"));
-        loop {
-            if let Some(message) = encoder.next().map_err(broken)? {
-                return Ok(Some((message, (batches, encoder))));
-            }
-            match batches.next().await {
-                Some(batch) => encoder.feed(batch.map_err(refusal)?).map_err(broken)?,
-                None => return Ok(None),
-            }
-        }
-    })
 }
 
 #[tonic::async_trait]
@@ -261,24 +266,11 @@ impl<D: Door> FlightService for Service<D> {
             .map_err(|error| Status::internal(format!("the schema cannot be encoded: {error}")))
     }
 
+    /// For clients that want their answers compressed; the others are answered by [`Service::frames`] itself.
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
-        let _counted = Counted::ticket("DoGet", &request.get_ref().ticket);
-        let cache = wishes(request.metadata())?;
-        let identity = access::of_call(&request)?;
-        let caller = trace::of_metadata(request.metadata());
-        let answer = self.answer(request.get_ref(), &identity, cache, caller).await?;
-        let (id, cached, config) = (answer.id.to_string(), answer.cached.clone(), answer.config.clone());
-        let mut response = Response::new(messages(answer).boxed());
-        if let Ok(id) = MetadataValue::try_from(id) {
-            response.metadata_mut().insert(QUERY_ID, id);
-        }
-        if let Some(config) = config.and_then(|config| MetadataValue::try_from(&*config).ok()) {
-            response.metadata_mut().insert(CONFIG, config);
-        }
-        if let Some(cached) = &cached {
-            tell(response.metadata_mut(), cached);
-        }
-        Ok(response)
+        let frames = self.frames(request).await?;
+        let broken = |error: Malformed| Status::internal(error.to_string());
+        Ok(frames.map(|frames| frames.map(move |frame| frame?.into_flight_data().map_err(broken)).boxed()))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {

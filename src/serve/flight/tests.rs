@@ -22,7 +22,6 @@ use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use super::encode::{Encoder, MESSAGE_BYTES_MAX};
 use super::{FlightOptions, serve};
 use crate::query::QueryError;
 use crate::secrets::Secret;
@@ -30,6 +29,7 @@ use crate::serve::fake::{Fake, answer, bind, upstream_error, watched};
 use crate::serve::{Access, ApiKey};
 use crate::task::Scope;
 use crate::upstream::ErrorKind;
+use crate::wire::{Encoder, MESSAGE_BYTES_MAX};
 
 type Client = FlightServiceClient<Channel>;
 

@@ -7,7 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 
-use crate::serve::wire;
+use crate::wire;
 
 /// Writes one answer.
 pub struct ArrowStream {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::schema_json::ArrowSchema;
-use crate::serve::wire;
+use crate::wire;
 
 /// What [`Envelope`] writes, piece by piece.
 #[derive(ToSchema)]

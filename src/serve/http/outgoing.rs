@@ -24,7 +24,7 @@ pub(super) fn pieces(
     format: Format,
 ) -> Result<impl Stream<Item = Result<Bytes, QueryError>> + Send, QueryError> {
     let encoder = Encoder::try_new(format, &answer.schema).map_err(unwritable)?;
-    let batches = Some(answer.batches);
+    let batches = Some(answer.into_batches());
     let outgoing = Outgoing { batches, encoder, rest: None, rows: ROWS_START };
     Ok(stream::try_unfold(outgoing, |mut outgoing| async move {
         let piece = outgoing.next().await?;

@@ -67,10 +67,11 @@ struct Page {
 /// # Errors
 /// As the statement's own, and for values that JSON cannot hold.
 pub(super) async fn first<D: Door>(door: &D, request: Request, rows_max: usize) -> Result<Rows, QueryError> {
-    let mut answer = door.run(request).await?;
+    let answer = door.run(request).await?;
     let mut page = Page::try_new(&answer.schema, rows_max)?;
+    let mut batches = answer.into_batches();
     while page.cut.is_none() {
-        match answer.batches.next().await {
+        match batches.next().await {
             Some(batch) => page.add(&batch?)?,
             None => break,
         }

@@ -98,6 +98,7 @@ mod tests {
 
     use super::super::ids::Ids;
     use super::*;
+    use crate::telemetry::Registry;
 
     fn task(input: &str, ended: SystemTime) -> Task {
         Task {
@@ -131,10 +132,13 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_in_number_and_bytes() {
-        let history = History::new(Duration::MAX);
-        for _ in 0..=TASKS_MAX {
-            history.push(task("", SystemTime::now()));
-        }
+        let (history, registry) = (History::new(Duration::MAX), Registry::default());
+        metrics::with_local_recorder(&registry, || {
+            for _ in 0..=TASKS_MAX {
+                history.push(task("", SystemTime::now()));
+            }
+        });
+        assert!(registry.render().contains("task_history_dropped 1\n"));
         assert_eq!(history.ring().tasks.len(), TASKS_MAX);
         let large = "x".repeat(1 << 20);
         for _ in 0..40 {

@@ -117,8 +117,9 @@ impl World {
 
     async fn ask(&self, request: Request) -> Outcome {
         let answer = self.engine.run(request).await.map_err(|e| e.to_string())?;
-        let batches = answer.batches.try_collect().await.map_err(|e| e.to_string())?;
-        Ok((answer.schema, batches))
+        let schema = Arc::clone(&answer.schema);
+        let batches = answer.into_batches().try_collect().await.map_err(|e| e.to_string())?;
+        Ok((schema, batches))
     }
 
     /// The rows of an EXPLAIN: kind and text.

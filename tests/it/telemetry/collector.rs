@@ -123,7 +123,7 @@ async fn a_collector_that_is_away_holds_nobody_up() {
     }
     sidecar
         .wait_until("drops are counted", async || {
-            let text = super::sidecar.metrics().await;
+            let text = sidecar.metrics().await;
             !text.contains("otel_export_dropped{signal=\"traces\"} 0\n")
         })
         .await;

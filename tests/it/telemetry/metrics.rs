@@ -61,12 +61,19 @@ fn promised() -> BTreeSet<String> {
     reference.lines().filter_map(name).collect()
 }
 
+/// Moved by unit tests: of `telemetry::metrics::registry`, `app::pulse` and `telemetry::trace::ring`.
+const MOVED_ELSEWHERE: [&str; 3] = ["metrics_series_refused", "runtime_stalled_ms", "task_history_dropped"];
+
 #[test]
 #[ignore = "looks at what the other tests left: .ci/run asks for it after them"]
 fn every_metric_has_moved() {
     let seen = std::fs::read_to_string(moved::file()).expect("the tests have run");
     let seen: BTreeSet<&str> = seen.lines().collect();
-    let has_moved = |name: &str| seen.contains(name) || seen.contains(format!("{name}_count").as_str());
+    let has_moved = |name: &str| {
+        MOVED_ELSEWHERE.contains(&name)
+            || seen.contains(name)
+            || seen.contains(format!("{name}_count").as_str())
+    };
     let still: Vec<String> = promised().into_iter().filter(|name| !has_moved(name)).collect();
     assert!(still.is_empty(), "no test moves {still:?}");
 }
@@ -242,7 +249,9 @@ async fn troubled() -> String {
     sidecar.wait_ready().await;
     upstream.inject(Method::GetFlightInfo, 1, Fault::Http503);
     sidecar.sql("SELECT * FROM items").await;
-    upstream.inject(Method::GetFlightInfo, usize::MAX, Fault::Http503);
+    for method in [Method::GetFlightInfo, Method::DoGet] {
+        upstream.inject(method, usize::MAX, Fault::Http503);
+    }
     assert_eq!(sidecar.sql_as("SELECT id FROM items", "application/json").await.status, 503);
     upstream.heal();
     upstream.cut();

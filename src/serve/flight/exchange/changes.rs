@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use arrow_flight::FlightData;
 
 use crate::query::StreamEvent;
-use crate::serve::flight::encode::Encoder;
+use crate::wire::Encoder;
 
 const TRUNCATE: &str = "t";
 const READ: &str = "r";

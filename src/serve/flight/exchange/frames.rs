@@ -6,7 +6,7 @@ use arrow_flight::FlightData;
 
 use crate::proto::stream::{Frame, Kind};
 use crate::query::{Standing, StreamEvent};
-use crate::serve::flight::encode::Encoder;
+use crate::wire::Encoder;
 
 /// When a message is sent, and when the rows were last known to be all there are; nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy)]

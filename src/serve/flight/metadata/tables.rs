@@ -8,10 +8,10 @@ use arrow_flight::error::Result;
 use arrow_flight::sql::{CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables};
 use tonic::Status;
 
-use super::super::wire;
 use super::{CATALOG, SCHEMA, bounded, failed, parts};
 use crate::query::DatasetStatus;
 use crate::serve::Door;
+use crate::wire;
 
 const TABLE: &str = "BASE TABLE";
 const VIEW: &str = "VIEW";

@@ -6,8 +6,8 @@ use arrow::compute::{concat, take};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use proptest::prelude::*;
 
-use super::super::wire;
 use super::*;
+use crate::wire;
 
 /// The batch, cast to what clients are promised.
 fn cast_to_wire(batch: &RecordBatch) -> RecordBatch {

@@ -45,8 +45,8 @@ async fn arrow_streams_hold_every_type_plainly() {
     let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
     assert_eq!(schema.field_with_name("view").unwrap().data_type(), &DataType::Utf8);
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
-    let promised = Arc::new(crate::serve::wire::schema(&batch.schema()));
-    assert_eq!(batches[0], crate::serve::wire::batch(&batch, &promised).unwrap());
+    let promised = Arc::new(crate::wire::schema(&batch.schema()));
+    assert_eq!(batches[0], crate::wire::batch(&batch, &promised).unwrap());
 }
 
 #[tokio::test]

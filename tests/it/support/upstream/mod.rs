@@ -360,6 +360,13 @@ impl Upstream {
         lock(&self.state.calls).clear();
     }
 
+    /// The next statements that it is asked to plan are refused so many times, whether a ticket is asked for first or not.
+    pub fn refuse(&self, times: usize, status: &tonic::Status) {
+        for method in [Method::GetFlightInfo, Method::DoGet] {
+            self.inject(method, times, Fault::Status(status.clone()));
+        }
+    }
+
     /// The next `times` calls of `method` suffer `fault`. Faults of one method queue up.
     pub fn inject(&self, method: Method, times: usize, fault: Fault) {
         self.state.injections.add(method, times, fault);

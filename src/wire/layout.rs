@@ -22,7 +22,7 @@ const SHARED_DICTIONARY_BYTES_MAX: usize = 256 * 1024;
 const TEXT_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The schema that clients are promised for an answer of this one.
-pub(super) fn schema(schema: &Schema) -> Schema {
+pub fn schema(schema: &Schema) -> Schema {
     Schema::new_with_metadata(fields(schema.fields()), schema.metadata().clone())
 }
 
@@ -79,7 +79,7 @@ fn is_mapped(of: &DataType) -> bool {
 ///
 /// # Errors
 /// One value too long for a plain array: 2 GiB.
-pub(super) fn batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+pub fn batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(array).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)
@@ -87,7 +87,7 @@ pub(super) fn batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBat
 
 /// How many bytes of text the views of a batch show: what mapping it will copy. Views may show the same
 /// bytes many times, so this can be far more than the batch holds.
-pub(super) fn view_text_bytes(batch: &RecordBatch) -> usize {
+pub fn view_text_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(text_bytes).sum()
 }
 

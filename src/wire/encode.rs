@@ -1,7 +1,7 @@
 //! Batches to Flight messages, one at a time, each below [`MESSAGE_BYTES_MAX`] where one row fits.
 //!
 //! Clients refuse messages above 4 MiB by default; the encoded size is measured, not estimated. What
-//! [`wire`] maps is mapped after slicing, so that a row is copied once.
+//! [`layout`] maps is mapped after slicing, so that a row is copied once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use arrow::ipc::writer::{
 };
 use arrow_flight::FlightData;
 
-use super::wire;
+use super::{Frame, layout};
 
 /// No message is larger, unless one row is.
-pub(super) const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The frame around header and body: protobuf tags and lengths.
 const FRAME_BYTES: usize = 64;
 /// Rows of the first message; later ones follow the size that rows turned out to have.
 const ROWS_START: usize = 8192;
 
 /// Encodes the batches of one answer.
-pub(super) struct Encoder {
+pub struct Encoder {
     /// Of the batches that come.
     schema: SchemaRef,
     /// Of the messages that go.
@@ -41,9 +41,9 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// An encoder of batches of this schema; its first message is the schema as it travels.
-    pub(super) fn new(schema: SchemaRef) -> Self {
+    pub fn new(schema: SchemaRef) -> Self {
         let options = IpcWriteOptions::default();
-        let promised = Arc::new(wire::schema(&schema));
+        let promised = Arc::new(layout::schema(&schema));
         let (tracker, message) = begin(&promised, &options);
         let ready = VecDeque::from([(message.into(), 0)]);
         let context = IpcWriteContext::default();
@@ -54,7 +54,7 @@ impl Encoder {
     ///
     /// # Errors
     /// A batch that breaks the promised schema.
-    pub(super) fn feed(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
+    pub fn feed(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
         debug_assert!(self.rest.is_none());
         if batch.num_rows() == 0 {
             return Ok(());
@@ -75,7 +75,7 @@ impl Encoder {
     ///
     /// # Errors
     /// What Arrow cannot encode.
-    pub(super) fn next(&mut self) -> Result<Option<FlightData>, ArrowError> {
+    pub fn next(&mut self) -> Result<Option<FlightData>, ArrowError> {
         Ok(self.next_counted()?.map(|(message, _)| message))
     }
 
@@ -83,7 +83,7 @@ impl Encoder {
     ///
     /// # Errors
     /// What Arrow cannot encode.
-    pub(super) fn next_counted(&mut self) -> Result<Option<(FlightData, usize)>, ArrowError> {
+    pub fn next_counted(&mut self) -> Result<Option<(FlightData, usize)>, ArrowError> {
         if self.ready.is_empty()
             && let Some(batch) = self.rest.take()
         {
@@ -99,12 +99,12 @@ impl Encoder {
         loop {
             let rows = self.rows.min(batch.num_rows()).max(1);
             let head = batch.slice(0, rows);
-            let text = wire::view_text_bytes(&head);
+            let text = layout::view_text_bytes(&head);
             if text > MESSAGE_BYTES_MAX && rows > 1 {
                 self.rows = fewer(rows, text);
                 continue;
             }
-            let head = wire::batch(&head, &self.promised)?;
+            let head = layout::batch(&head, &self.promised)?;
             let (dictionaries, message) = IpcDataGenerator::default().encode(
                 &head,
                 &mut self.tracker,
@@ -126,6 +126,24 @@ impl Encoder {
             return Ok(rows);
         }
     }
+}
+
+/// The messages of rows of some batches, all at once, without their schema; none where they could not be read each for
+/// itself, or cannot be encoded.
+pub(crate) fn frames(schema: &SchemaRef, batches: &[RecordBatch]) -> Option<Vec<Frame>> {
+    if !super::can_pass(&layout::schema(schema)) {
+        return None;
+    }
+    let mut encoder = Encoder::new(SchemaRef::clone(schema));
+    encoder.next().ok()?;
+    let mut frames = Vec::with_capacity(batches.len());
+    for batch in batches {
+        encoder.feed(batch.clone()).ok()?;
+        while let Some((message, rows)) = encoder.next_counted().ok()? {
+            frames.push(Frame::encoded(&message, rows).owned());
+        }
+    }
+    Some(frames)
 }
 
 /// How many of `rows`, at least two, may fit when all of them are `bytes`. Rows differ in size: a little

@@ -1,0 +1,206 @@
+//! The messages of a gRPC body: its chunks enter as they arrive, whole messages leave as the same chunks, cut where
+//! messages begin and never copied.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+use thiserror::Error;
+
+/// A flag, and a length of four bytes.
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// Why a body cannot be read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    // The words are those of tonic: others know errors by them.
+    #[error("Error, decoded message length too large: found {bytes} bytes, the limit is: {limit} bytes")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("protocol error: received message with compressed-flag but no grpc-encoding was specified")]
+    Compressed,
+    #[error("protocol error: received message with invalid compression flag: {0} (valid flags are 0 and 1)")]
+    Flag(u8),
+}
+
+/// One message with its prefix, in the chunks that it came in.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub(super) chunks: Vec<Bytes>,
+    /// Without the prefix.
+    pub(super) bytes: usize,
+}
+
+/// See the module. Holds what has come of a message that is not whole.
+#[derive(Debug)]
+pub struct Messages {
+    limit: usize,
+    chunks: VecDeque<Bytes>,
+    held: usize,
+}
+
+impl Messages {
+    /// Messages of at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, chunks: VecDeque::new(), held: 0 }
+    }
+
+    /// Takes the next chunk of the body.
+    pub fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.held += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// The next message, when all of it is here.
+    ///
+    /// # Errors
+    /// See [`Unreadable`]; the body is of no use any more.
+    pub fn next(&mut self) -> Result<Option<Message>, Unreadable> {
+        let Some([flag, length @ ..]) = self.prefix() else { return Ok(None) };
+        match flag {
+            0 => {}
+            1 => return Err(Unreadable::Compressed),
+            other => return Err(Unreadable::Flag(other)),
+        }
+        let bytes = u32::from_be_bytes(length) as usize;
+        if bytes > self.limit {
+            return Err(Unreadable::TooLarge { bytes, limit: self.limit });
+        }
+        if self.held < PREFIX_BYTES + bytes {
+            return Ok(None);
+        }
+        Ok(Some(Message { chunks: self.cut(PREFIX_BYTES + bytes), bytes }))
+    }
+
+    /// Whether a part of a message is held: the body may not end here.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
+        self.held > 0
+    }
+
+    fn prefix(&self) -> Option<[u8; PREFIX_BYTES]> {
+        let mut prefix = [0; PREFIX_BYTES];
+        let mut bytes = self.chunks.iter().flat_map(|chunk| chunk.iter().take(PREFIX_BYTES));
+        for place in &mut prefix {
+            *place = *bytes.next()?;
+        }
+        Some(prefix)
+    }
+
+    /// The first `bytes`, which are there.
+    fn cut(&mut self, bytes: usize) -> Vec<Bytes> {
+        let mut taken = Vec::with_capacity(self.chunks.len());
+        let mut left = bytes;
+        while left > 0 {
+            let Some(mut chunk) = self.chunks.pop_front() else { break };
+            if chunk.len() > left {
+                let rest = chunk.split_off(left);
+                self.chunks.push_front(rest);
+            }
+            left -= chunk.len();
+            taken.push(chunk);
+        }
+        self.held -= bytes;
+        taken
+    }
+}
+
+impl Message {
+    /// A message of one chunk, as an answer that was collected holds it.
+    #[must_use]
+    pub fn in_one_piece(&self) -> Self {
+        let mut whole = Vec::with_capacity(PREFIX_BYTES + self.bytes);
+        self.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+        Self { chunks: vec![whole.into()], bytes: self.bytes }
+    }
+
+    /// The message without its prefix, in one piece.
+    #[must_use]
+    pub fn joined(&self) -> Bytes {
+        let mut chunks = self.payload();
+        match (chunks.next(), chunks.next()) {
+            (None, _) => Bytes::new(),
+            (Some(one), None) => one,
+            (Some(one), Some(two)) => {
+                let rest = chunks.flatten();
+                one.into_iter().chain(two).chain(rest).collect::<Vec<u8>>().into()
+            }
+        }
+    }
+
+    /// The chunks of the message, without its prefix.
+    pub(super) fn payload(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let mut prefix = PREFIX_BYTES;
+        self.chunks.iter().filter_map(move |chunk| {
+            let mut chunk = chunk.clone();
+            let skipped = prefix.min(chunk.len());
+            chunk.advance(skipped);
+            prefix -= skipped;
+            (!chunk.is_empty()).then_some(chunk)
+        })
+    }
+}
+
+/// The prefix of a message of so many bytes.
+pub(super) fn prefix(bytes: usize) -> [u8; PREFIX_BYTES] {
+    // Nobody makes larger ones: a body is below 2 GiB.
+    let [a, b, c, d] = u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    [0, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn body(messages: &[Vec<u8>]) -> Vec<u8> {
+        messages.iter().flat_map(|message| [&prefix(message.len())[..], message].concat()).collect()
+    }
+
+    #[test]
+    fn what_is_no_message_is_told() {
+        let mut messages = Messages::new(4);
+        messages.push(Bytes::from_static(&[0, 0, 0, 0]));
+        assert!(messages.next().unwrap().is_none() && messages.is_amid());
+        messages.push(Bytes::from_static(&[5]));
+        assert_eq!(messages.next().unwrap_err(), Unreadable::TooLarge { bytes: 5, limit: 4 });
+        for (first, error) in [(1, Unreadable::Compressed), (60, Unreadable::Flag(60))] {
+            let mut messages = Messages::new(4);
+            messages.push(vec![first, 0, 0, 0, 0].into());
+            assert_eq!(messages.next().unwrap_err(), error);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// However a body is cut, its messages are the same, and their chunks are those that came.
+        #[test]
+        fn messages_do_not_depend_on_chunks(
+            sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+            cuts in prop::collection::vec(1_usize..30, 1..20),
+        ) {
+            let all = Bytes::from(body(&sent));
+            let (mut messages, mut read, mut at) = (Messages::new(40), Vec::new(), 0);
+            for cut in cuts.iter().cycle() {
+                let end = (at + cut).min(all.len());
+                messages.push(all.slice(at..end));
+                at = end;
+                while let Some(message) = messages.next().unwrap() {
+                    for chunk in &message.chunks {
+                        prop_assert!(all.as_ptr_range().contains(&chunk.as_ptr()));
+                    }
+                    prop_assert_eq!(&message.in_one_piece().chunks[0][PREFIX_BYTES..], &message.payload().flatten().collect::<Vec<_>>()[..]);
+                    read.push(message.payload().flatten().collect::<Vec<u8>>());
+                }
+                if at == all.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(read, sent);
+            prop_assert!(!messages.is_amid());
+        }
+    }
+}

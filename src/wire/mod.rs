@@ -1,0 +1,18 @@
+//! How answers travel: which types leave in which layout, and messages of rows that are handed on as they came.
+//!
+//! Nothing is sent or received here.
+
+mod encode;
+mod envelope;
+mod frame;
+mod grpc;
+mod layout;
+
+pub use encode::{Encoder, MESSAGE_BYTES_MAX};
+pub use envelope::Malformed;
+pub use frame::{Frame, Kind, Part, decoded};
+pub use grpc::{Message, Messages, Unreadable};
+pub use layout::{batch, schema, view_text_bytes};
+
+pub(crate) use encode::frames;
+pub(crate) use frame::can_pass;
