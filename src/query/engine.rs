@@ -207,9 +207,10 @@ impl Engine {
             Ok(reply) => return Ok(reply),
             Err(turn) => turn,
         };
+        // On the heap: who is answered without a plan need not carry room for one from task to task.
         match &self.cache {
-            Some(cache) => self.consult(cache, request, deadline, turn).await,
-            None => self.run_uncached(request, deadline, turn).await,
+            Some(cache) => Box::pin(self.consult(cache, request, deadline, turn)).await,
+            None => Box::pin(self.run_uncached(request, deadline, turn)).await,
         }
     }
 
@@ -383,7 +384,7 @@ impl Engine {
         let Planned { parsed, plan, route, form, .. } = planned;
         let weight = parsed.weight;
         if let Some(explain) = parsed.explain {
-            return self.start_explain(explain, plan, route, weight).await;
+            return Box::pin(self.start_explain(explain, plan, route, weight)).await;
         }
         match route {
             Route::Forward(forward) => self.start_forward(&forward, plan, weight, form).await,
@@ -491,7 +492,7 @@ impl Engine {
             other => return other,
         };
         tracing::debug!(%refused, "the upstream refused the statement, answering by scans");
-        match self.start_scan(plan, weight).await {
+        match Box::pin(self.start_scan(plan, weight)).await {
             // Both tiers call it the user's fault: the upstream's words are about the user's statement.
             Err(error) if error.is_the_users() => Err(refused),
             other => other,

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arrow_flight::FlightInfo;
 use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightEndpoint, FlightInfo};
 use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::uri::{Authority, Scheme};
@@ -24,6 +24,7 @@ use tonic::body::Body;
 
 use crate::name::EndpointUrl;
 use crate::task::Scope;
+use crate::wire;
 
 use super::auth::{self, Greeting, Token};
 use super::error::{ErrorKind, Step, UpstreamError};
@@ -79,6 +80,7 @@ pub(super) struct Channel {
     budget: Mutex<Budget>,
     /// Whether its tickets are the commands themselves, by the last FlightInfo.
     takes_commands: AtomicBool,
+    received: OnceLock<metrics::Counter>,
     /// Where this upstream has said that data lies, besides itself.
     locations: Mutex<BTreeMap<EndpointUrl, Location>>,
 }
@@ -128,6 +130,7 @@ impl Channel {
             turns: limits.concurrent.map(|max| Semaphore::new(max.get().min(Semaphore::MAX_PERMITS))),
             budget: Mutex::new(Budget::new(Instant::now())),
             takes_commands: AtomicBool::new(false),
+            received: OnceLock::new(),
             locations: Mutex::default(),
         }
     }
@@ -137,11 +140,18 @@ impl Channel {
         self.takes_commands.load(Ordering::Relaxed)
     }
 
+    /// Counts the bytes that arrive.
+    pub fn received(&self) -> &metrics::Counter {
+        let endpoint = || self.endpoint().to_string();
+        self.received.get_or_init(|| metrics::counter!("upstream_received_bytes", "endpoint" => endpoint()))
+    }
+
     /// Learns of a FlightInfo what the tickets of this upstream are.
     pub fn learn_tickets(&self, command: &Bytes, info: &FlightInfo) {
+        let is_said = info.app_metadata == wire::SQL_TICKETS;
         let takes_commands = match &info.endpoint[..] {
-            [one] => {
-                one.location.is_empty() && one.ticket.as_ref().is_some_and(|ticket| ticket.ticket == *command)
+            [FlightEndpoint { ticket: Some(ticket), location, .. }] => {
+                location.is_empty() && (is_said || ticket.ticket == *command)
             }
             _ => false,
         };

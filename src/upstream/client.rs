@@ -333,7 +333,7 @@ impl Upstream {
                 outcome => return outcome,
             }
             // Once more: the upstream has forgotten the token, or it was we who cut the call.
-            let seat = Seat::new(session.node(), channel.endpoint().to_string());
+            let seat = Seat::new(session.node(), channel.endpoint());
             run(Session::at_seat(channel, seat, self.limit, step).await?).await
         }
         .await;

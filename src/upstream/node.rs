@@ -1,8 +1,9 @@
 //! One address of an upstream: its connection, the token that was given there, and how many calls it has.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crate::name::EndpointUrl;
 use crate::task::Scope;
 
 use super::addresses::Address;
@@ -17,6 +18,8 @@ pub(super) struct Node {
     pub greeting: SingleFlight<Greeting>,
     in_flight: Arc<AtomicUsize>,
     was_connected: AtomicBool,
+    /// Counts calls over all nodes of the endpoint.
+    gauge: OnceLock<metrics::Gauge>,
 }
 
 impl Node {
@@ -27,6 +30,7 @@ impl Node {
             greeting: SingleFlight::new("upstream-handshake", scope.clone()),
             in_flight: Arc::default(),
             was_connected: AtomicBool::new(false),
+            gauge: OnceLock::new(),
         }
     }
 
@@ -49,21 +53,23 @@ impl Node {
 /// A call's place at a node, from its beginning to the end of its stream.
 pub(super) struct Seat {
     pub node: Arc<Node>,
-    gauge: metrics::Gauge,
 }
 
 impl Seat {
-    pub fn new(node: Arc<Node>, endpoint: String) -> Self {
-        let gauge = metrics::gauge!("upstream_in_flight", "endpoint" => endpoint);
+    /// A place at a node of `endpoint`.
+    pub fn new(node: Arc<Node>, endpoint: &EndpointUrl) -> Self {
         node.in_flight.fetch_add(1, Ordering::Relaxed);
-        gauge.increment(1.0);
-        Self { node, gauge }
+        let gauge = || metrics::gauge!("upstream_in_flight", "endpoint" => endpoint.to_string());
+        node.gauge.get_or_init(gauge).increment(1.0);
+        Self { node }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.decrement(1.0);
+        if let Some(gauge) = self.node.gauge.get() {
+            gauge.decrement(1.0);
+        }
     }
 }

@@ -439,8 +439,7 @@ async fn get_at(
 }
 
 async fn get(session: Session, ticket: Ticket, received: &Received) -> Result<Opened, UpstreamError> {
-    let all =
-        metrics::counter!("upstream_received_bytes", "endpoint" => session.channel.endpoint().to_string());
+    let all = session.channel.received().clone();
     let incoming = session.do_get(ticket).await?;
     Ok((session, Counted { incoming, received: received.clone(), all }))
 }

@@ -248,7 +248,7 @@ impl Roster {
         if let Some(widened) = widened {
             self.widen(Arc::clone(widened));
         }
-        Some(Seat::new(node, self.dialer.endpoint.to_string()))
+        Some(Seat::new(node, &self.dialer.endpoint))
     }
 
     /// Connects one more address in the background.

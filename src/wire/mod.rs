@@ -16,3 +16,6 @@ pub use layout::{batch, schema, view_text_bytes};
 
 pub(crate) use encode::frames;
 pub(crate) use frame::can_pass;
+
+/// Said in `app_metadata` of a FlightInfo: whoever sends SQL may send it as a ticket too, without asking for one.
+pub const SQL_TICKETS: &[u8] = b"sidewing:sql-tickets";

@@ -29,6 +29,7 @@ mod federation;
 mod flight_sql;
 mod frontends;
 mod hostile;
+mod instructions;
 mod limits;
 mod messages;
 mod passing;

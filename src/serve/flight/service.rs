@@ -102,8 +102,11 @@ impl<D: Door> Service<D> {
         let identity = access::of_call(&request)?;
         let caller = trace::of_metadata(request.metadata());
         let descriptor = request.into_inner();
+        let is_sql =
+            descriptor.r#type() == DescriptorType::Cmd && command::flight_sql(&descriptor.cmd).is_none();
         let (schema, ticket) = self.plan(&descriptor, &identity, caller).await?;
-        info(&schema, ticket, descriptor)
+        let info = info(&schema, ticket, descriptor)?;
+        Ok(if is_sql { info.with_app_metadata(wire::SQL_TICKETS) } else { info })
     }
 
     /// DoGet: the messages of an answer.

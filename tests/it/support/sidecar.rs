@@ -245,9 +245,14 @@ impl Sidecar {
         self.dir.path()
     }
 
+    /// The id of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("a sidecar that runs")
+    }
+
     /// The memory that the process holds now, in bytes.
     pub fn memory(&self) -> usize {
-        let pid = self.child.id().expect("a sidecar that runs");
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a Linux process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
