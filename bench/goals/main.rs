@@ -4,8 +4,18 @@
 //! turns, and ends what it started. `rows.rs` lists the rows and their goals; `bench/README.md` tells how each is
 //! measured.
 
+mod append;
+mod cached;
 mod calls;
 mod context;
+mod crowd;
+mod datasets;
+mod duck;
+mod idle;
+mod json;
+mod launch;
+mod load;
+mod lookup;
 mod options;
 mod pass;
 mod peers;
@@ -15,12 +25,16 @@ mod rows;
 mod shelf;
 mod single;
 mod table;
+mod tpch;
 mod ways;
+mod wire;
 
 #[path = "../growing.rs"]
 mod growing;
 #[path = "../process.rs"]
 mod process;
+#[path = "../publisher.rs"]
+mod publisher;
 #[path = "../report.rs"]
 mod report;
 #[path = "../sidecar.rs"]
@@ -54,7 +68,17 @@ async fn measure(options: Options) -> Result<()> {
     let bench = Bench::new(options)?;
     let mut table = Table::default();
     table.add(&bench, pass::ROWS, pass::measure(&bench)).await;
+    table.add(&bench, append::ROWS, append::measure(&bench)).await;
     table.add(&bench, single::ROWS, single::measure(&bench)).await;
     table.add(&bench, queries::ROWS, queries::measure(&bench)).await;
+    table.add(&bench, tpch::ROWS, tpch::measure(&bench)).await;
+    table.add(&bench, lookup::ROWS, lookup::measure(&bench)).await;
+    table.add(&bench, cached::ROWS, cached::measure(&bench)).await;
+    table.add(&bench, wire::ROWS, wire::measure(&bench)).await;
+    table.add(&bench, json::ROWS, json::measure(&bench)).await;
+    table.add(&bench, load::ROWS, load::measure(&bench)).await;
+    table.add(&bench, idle::ROWS, idle::measure(&bench)).await;
+    table.add(&bench, datasets::ROWS, datasets::measure(&bench)).await;
+    table.add(&bench, crowd::ROWS, crowd::measure(&bench)).await;
     table.publish(&bench).await
 }

@@ -103,6 +103,11 @@ impl Samples {
         Some(ratio(self.of(over)?, self.of(under)?))
     }
 
+    /// Those two alone.
+    pub fn pair(&self, one: &str, other: &str) -> Self {
+        Self(self.0.iter().filter(|(name, _)| [one, other].contains(name)).cloned().collect())
+    }
+
     /// `direct 2232 (2100 – 2300), sidewing …`
     pub fn shown(&self, factor: f64, decimals: usize, unit: &str) -> String {
         let all = self.0.iter().map(|(name, values)| {
