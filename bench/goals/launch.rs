@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::Result;
-use crate::peers::free_address;
+use crate::proxy::free_address;
 use crate::sidecar;
 
 const LISTENING_WITHIN: Duration = Duration::from_secs(30);

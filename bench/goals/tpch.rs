@@ -5,15 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use arrow_flight::{FlightClient, FlightData, Ticket};
+use arrow_flight::{FlightClient, Ticket};
 use datafusion::catalog::MemTable;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use sidewing::cli::demo::tpch::{self as data, TABLES, Table};
-use sidewing::task::Scope;
-use tokio::net::TcpListener;
-use tonic::Status;
 
 use crate::Result;
 use crate::context::{Bench, NO_CACHE, dataset};
@@ -22,9 +18,9 @@ use crate::peers::cores;
 use crate::process::Process;
 use crate::report::Spread;
 use crate::rows::{TPCH_DATAFUSION, TPCH_DUCKDB};
+use crate::served::Served;
 use crate::sidecar;
 use crate::table::{Details, Finding, Findings};
-use crate::upstream::{self, Tables};
 use crate::ways::{SIDEWING, Samples, figures, ratio};
 
 #[expect(dead_code, clippy::expect_used, reason = "only the texts are asked for, not the tests' data")]
@@ -58,59 +54,6 @@ pub async fn measure(bench: &Bench) -> Result<Findings> {
     }
     scene.stop().await?;
     Ok(findings)
-}
-
-/// The tables, served by this process.
-pub struct Served {
-    pub address: String,
-    scope: Scope,
-}
-
-/// Batches by the name of their table.
-struct Generated(Vec<Table>);
-
-impl Served {
-    pub async fn start(tables: &[Table]) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (address, scope) = (listener.local_addr()?.to_string(), Scope::new());
-        let tables = Generated(tables.to_vec());
-        scope.spawn("tables", async move {
-            if let Err(error) = upstream::serve_on(listener, tables).await {
-                eprintln!("goals: the upstream of the tables ended: {error}");
-            }
-        });
-        Ok(Self { address, scope })
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.scope.cancel();
-    }
-}
-
-impl Generated {
-    /// The table that stands in `text` as a word of its own: no column has the name of a table.
-    fn find(&self, text: &str) -> Result<&Table, Status> {
-        let words = |name: &str| {
-            text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-                .any(|word| word == name)
-        };
-        let found = self.0.iter().find(|(name, ..)| words(name));
-        found.ok_or_else(|| Status::not_found(format!("no table in: {text}")))
-    }
-}
-
-impl Tables for Generated {
-    fn schema(&self, text: &str) -> Result<SchemaRef, Status> {
-        Ok(Arc::clone(&self.find(text)?.1))
-    }
-
-    fn frames(&self, text: &str) -> Result<Vec<FlightData>, Status> {
-        let (_, schema, batches) = self.find(text)?;
-        let frames = upstream::encoded(Arc::clone(schema), batches.clone());
-        futures::executor::block_on(frames).map_err(|error| Status::internal(error.to_string()))
-    }
 }
 
 /// All engines with their rows.

@@ -3,9 +3,9 @@
 use crate::Result;
 use crate::calls::{self, Client};
 use crate::context::{Bench, NO_CACHE, dataset};
-use crate::peers::Proxies;
 use crate::proc;
 use crate::process::Process;
+use crate::proxy::Proxies;
 use crate::report::Spread;
 use crate::shelf;
 

@@ -13,8 +13,8 @@ use crate::Result;
 use crate::calls;
 use crate::context::{Bench, NO_CACHE, dataset};
 use crate::report::Spread;
+use crate::served::Served;
 use crate::table::{Finding, Findings};
-use crate::tpch::Served;
 use crate::upstream;
 
 pub const ROWS: &[&str] = &["wire-bytes"];
