@@ -37,7 +37,7 @@ pub async fn measure(bench: &Bench) -> Result<Findings> {
         sidecar.stop().await?;
     }
     upstream.stop().await?;
-    let (whole, stripped) = sizes(&bench.home()?).await?;
+    let binary = sizes(&bench.home()?).await;
     let finding = |row, values: Vec<f64>, figures| Finding {
         row,
         ratio: Some(Spread::of(values.into_iter())),
@@ -46,7 +46,12 @@ pub async fn measure(bench: &Bench) -> Result<Findings> {
     let rows = vec![
         finding("idle-memory", memory, format!("VmRSS in MB, one federated dataset, {LOOKS} starts")),
         finding("start", starts, format!("ms, {STARTS} starts")),
-        finding("binary", vec![stripped], format!("{whole:.1} MB as it was built")),
+        match binary {
+            Ok((whole, stripped)) => {
+                finding("binary", vec![stripped], format!("{whole:.1} MB as it was built"))
+            }
+            Err(why) => Finding { row: "binary", ratio: None, figures: format!("not measured: {why}") },
+        },
     ];
     Ok(rows.into())
 }
