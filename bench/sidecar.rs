@@ -1,6 +1,6 @@
 //! The sidecar of a bench: a directory with a spicepod enters, a ready process and clients of it leave.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -14,12 +14,16 @@ use crate::process::Process;
 
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
+/// The binary that is measured: the one that cargo built beside this bench, or what `SIDEWING_BINARY` names.
+pub fn program() -> PathBuf {
+    std::env::var_os("SIDEWING_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_sidewing").into(), PathBuf::from)
+}
+
 /// Runs the spicepod of `directory` on free ports until all datasets are ready.
 pub async fn start(directory: &Path) -> Result<Process> {
     let any = "127.0.0.1:0";
     let arguments = ["run", ".", "--http", any, "--flight", any, "--metrics", any];
-    let program = Path::new(env!("CARGO_BIN_EXE_sidewing"));
-    let sidecar = Process::start(program, &arguments, directory, "metrics").await?;
+    let sidecar = Process::start(&program(), &arguments, directory, "metrics").await?;
     let url = format!("http://{}/v1/ready", sidecar.address("http")?);
     let started = Instant::now();
     loop {

@@ -47,6 +47,11 @@ pub trait Tables: Send + Sync + 'static {
 pub async fn serve(tables: impl Tables) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("flight  http://{}", listener.local_addr()?);
+    serve_on(listener, tables).await
+}
+
+/// Serves for as long as it is polled.
+pub async fn serve_on(listener: TcpListener, tables: impl Tables) -> Result<()> {
     let service = FlightServiceServer::new(Upstream { tables: Arc::new(tables) });
     // tonic sets it only on sockets of its own listener; without it a delayed acknowledgement is what is measured.
     let incoming = TcpListenerStream::new(listener).inspect_ok(|socket| {
