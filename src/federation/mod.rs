@@ -121,7 +121,7 @@ struct Inner {
     catalog: Changes,
     /// The remote tables alone.
     sources: SessionContext,
-    /// Plans filters again, to prove them; knows functions, needs no tables.
+    /// Reads SQL, and plans filters again, to prove them.
     planner: Arc<SessionState>,
     /// Datasets in the order of the spicepod, then views.
     entries: Vec<Entry>,
@@ -200,6 +200,13 @@ impl Federation {
     #[must_use]
     pub fn context(&self) -> &SessionContext {
         &self.inner.context
+    }
+
+    /// The session as SQL is read with it. It is not copied for each statement, and therefore has no time of its own:
+    /// optimising wants [`Federation::context`].
+    #[must_use]
+    pub fn reader(&self) -> &SessionState {
+        &self.inner.planner
     }
 
     /// Who records what is done for whom.

@@ -4,6 +4,7 @@
 //! a lock.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -32,6 +33,7 @@ pub(crate) const DEFAULT_CATALOG: &str = "spice";
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
 /// Schemas that only this process has: they are never sent upstream, and no dataset stands in them.
 const LOCAL_SCHEMAS: [&str; 2] = ["information_schema", system::RUNTIME];
+const SHELVES: usize = 64;
 
 /// Build sides whose keys take more memory than this, in bytes, are not listed. Counted before duplicates are
 /// dropped, so it is well above what a list may have as SQL.
@@ -173,18 +175,32 @@ impl Changes {
 /// The tables of one schema. A table is replaced in one step: a query sees the old one or the new one.
 #[derive(Debug)]
 struct Tables {
-    tables: ArcSwap<HashMap<String, Arc<dyn TableProvider>>>,
+    /// In shelves by name, because a shelf is copied with each change: all in one, thousands of tables would be copied
+    /// thousands of times while they are loaded.
+    shelves: Vec<ArcSwap<HashMap<String, Arc<dyn TableProvider>>>>,
+    hasher: RandomState,
     changes: Changes,
+}
+
+impl Tables {
+    fn new(changes: Changes) -> Self {
+        let shelves = (0..SHELVES).map(|_| ArcSwap::default()).collect();
+        Self { shelves, hasher: RandomState::new(), changes }
+    }
+
+    fn shelf(&self, name: &str) -> &ArcSwap<HashMap<String, Arc<dyn TableProvider>>> {
+        &self.shelves[self.hasher.hash_one(name) as usize % SHELVES]
+    }
 }
 
 #[async_trait]
 impl SchemaProvider for Tables {
     fn table_names(&self) -> Vec<String> {
-        self.tables.load().keys().cloned().collect()
+        self.shelves.iter().flat_map(|shelf| shelf.load().keys().cloned().collect::<Vec<_>>()).collect()
     }
 
     async fn table(&self, name: &str) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
-        Ok(self.tables.load().get(name).cloned())
+        Ok(self.shelf(name).load().get(name).cloned())
     }
 
     fn register_table(
@@ -192,7 +208,7 @@ impl SchemaProvider for Tables {
         name: String,
         table: Arc<dyn TableProvider>,
     ) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
-        let before = self.tables.rcu(|tables| {
+        let before = self.shelf(&name).rcu(|tables| {
             let mut tables = HashMap::clone(tables);
             tables.insert(name.clone(), Arc::clone(&table));
             tables
@@ -202,7 +218,7 @@ impl SchemaProvider for Tables {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.tables.load().contains_key(name)
+        self.shelf(name).load().contains_key(name)
     }
 }
 
@@ -244,8 +260,7 @@ pub(super) fn session<'a>(
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {
-        let tables = Tables { tables: ArcSwap::default(), changes: changes.clone() };
-        catalog.register_schema(schema, Arc::new(tables))?;
+        catalog.register_schema(schema, Arc::new(Tables::new(changes.clone())))?;
     }
     context.register_catalog(DEFAULT_CATALOG, Arc::new(catalog));
     Ok(context)

@@ -415,8 +415,7 @@ impl Engine {
     }
 
     pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
-        let state = self.federation.context().state();
-        let plan = state.statement_to_plan(statement).await.map_err(from_datafusion)?;
+        let plan = self.federation.reader().statement_to_plan(statement).await.map_err(from_datafusion)?;
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading

@@ -80,7 +80,7 @@ struct Reader {
 impl Reader {
     async fn next(&mut self) -> Result<Option<Message>, Status> {
         loop {
-            match self.messages.next() {
+            match self.messages.take() {
                 Ok(Some(message)) => return Ok(Some(message)),
                 Ok(None) => {}
                 Err(unreadable) => {

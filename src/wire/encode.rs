@@ -75,15 +75,15 @@ impl Encoder {
     ///
     /// # Errors
     /// What Arrow cannot encode.
-    pub fn next(&mut self) -> Result<Option<FlightData>, ArrowError> {
-        Ok(self.next_counted()?.map(|(message, _)| message))
+    pub fn take(&mut self) -> Result<Option<FlightData>, ArrowError> {
+        Ok(self.take_counted()?.map(|(message, _)| message))
     }
 
     /// The same with the number of rows that the message brings: none for a schema or a dictionary.
     ///
     /// # Errors
     /// What Arrow cannot encode.
-    pub fn next_counted(&mut self) -> Result<Option<(FlightData, usize)>, ArrowError> {
+    pub fn take_counted(&mut self) -> Result<Option<(FlightData, usize)>, ArrowError> {
         if self.ready.is_empty()
             && let Some(batch) = self.rest.take()
         {
@@ -135,11 +135,11 @@ pub(crate) fn frames(schema: &SchemaRef, batches: &[RecordBatch]) -> Option<Vec<
         return None;
     }
     let mut encoder = Encoder::new(SchemaRef::clone(schema));
-    encoder.next().ok()?;
+    encoder.take().ok()?;
     let mut frames = Vec::with_capacity(batches.len());
     for batch in batches {
         encoder.feed(batch.clone()).ok()?;
-        while let Some((message, rows)) = encoder.next_counted().ok()? {
+        while let Some((message, rows)) = encoder.take_counted().ok()? {
             frames.push(Frame::encoded(&message, rows).owned());
         }
     }

@@ -159,7 +159,7 @@ mod tests {
         for start in (0..body.len()).step_by(cut) {
             messages.push(body.slice(start..body.len().min(start + cut)));
         }
-        messages.next().unwrap().unwrap()
+        messages.take().unwrap().unwrap()
     }
 
     proptest! {

@@ -56,7 +56,7 @@ impl Messages {
     ///
     /// # Errors
     /// See [`Unreadable`]; the body is of no use any more.
-    pub fn next(&mut self) -> Result<Option<Message>, Unreadable> {
+    pub fn take(&mut self) -> Result<Option<Message>, Unreadable> {
         let Some([flag, length @ ..]) = self.prefix() else { return Ok(None) };
         match flag {
             0 => {}
@@ -163,13 +163,13 @@ mod tests {
     fn what_is_no_message_is_told() {
         let mut messages = Messages::new(4);
         messages.push(Bytes::from_static(&[0, 0, 0, 0]));
-        assert!(messages.next().unwrap().is_none() && messages.is_amid());
+        assert!(messages.take().unwrap().is_none() && messages.is_amid());
         messages.push(Bytes::from_static(&[5]));
-        assert_eq!(messages.next().unwrap_err(), Unreadable::TooLarge { bytes: 5, limit: 4 });
+        assert_eq!(messages.take().unwrap_err(), Unreadable::TooLarge { bytes: 5, limit: 4 });
         for (first, error) in [(1, Unreadable::Compressed), (60, Unreadable::Flag(60))] {
             let mut messages = Messages::new(4);
             messages.push(vec![first, 0, 0, 0, 0].into());
-            assert_eq!(messages.next().unwrap_err(), error);
+            assert_eq!(messages.take().unwrap_err(), error);
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
                 let end = (at + cut).min(all.len());
                 messages.push(all.slice(at..end));
                 at = end;
-                while let Some(message) = messages.next().unwrap() {
+                while let Some(message) = messages.take().unwrap() {
                     for chunk in &message.chunks {
                         prop_assert!(all.as_ptr_range().contains(&chunk.as_ptr()));
                     }

@@ -105,9 +105,9 @@ fn unfolded(row: &RecordBatch) -> Result<RecordBatch, String> {
 fn encoded(row: &RecordBatch) -> Result<Vec<FlightData>, Status> {
     let broken = |error| Status::internal(format!("the parameters cannot be kept: {error}"));
     let mut encoder = Encoder::new(row.schema());
-    let mut messages: Vec<FlightData> = encoder.next().map_err(broken)?.into_iter().collect();
+    let mut messages: Vec<FlightData> = encoder.take().map_err(broken)?.into_iter().collect();
     encoder.feed(row.clone()).map_err(broken)?;
-    while let Some(message) = encoder.next().map_err(broken)? {
+    while let Some(message) = encoder.take().map_err(broken)? {
         messages.push(message);
     }
     let bytes: usize = messages.iter().map(Message::encoded_len).sum();

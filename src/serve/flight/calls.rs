@@ -109,7 +109,7 @@ async fn do_get<D: Door>(service: &Service<D>, request: Request<Body>) -> Result
 async fn ticket(mut body: Body) -> Result<Ticket, Status> {
     let mut messages = Messages::new(REQUEST_BYTES_MAX);
     loop {
-        if let Some(message) = messages.next().map_err(unreadable)? {
+        if let Some(message) = messages.take().map_err(unreadable)? {
             let wrong = |error| Status::internal(format!("the ticket cannot be decoded: {error}"));
             return Ticket::decode(message.joined()).map_err(wrong);
         }

@@ -40,7 +40,7 @@ impl Outgoing {
     async fn next(&mut self) -> Result<Option<Frame>, Status> {
         let broken = |error| Status::internal(format!("the answer cannot be encoded: {error}"));
         loop {
-            if let Some((message, rows)) = self.encoder.next_counted().map_err(broken)? {
+            if let Some((message, rows)) = self.encoder.take_counted().map_err(broken)? {
                 return Ok(Some(Frame::encoded(&message, rows)));
             }
             match self.parts.next().await.transpose().map_err(refusal)? {

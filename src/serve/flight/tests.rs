@@ -74,10 +74,10 @@ async fn fetch(client: &mut Client, ticket: Ticket) -> (SchemaRef, Vec<RecordBat
 /// Encodes batches and returns the messages.
 fn encoded(batches: &[RecordBatch]) -> Vec<FlightData> {
     let mut encoder = Encoder::new(batches[0].schema());
-    let mut messages = vec![encoder.next().unwrap().unwrap()];
+    let mut messages = vec![encoder.take().unwrap().unwrap()];
     for batch in batches {
         encoder.feed(batch.clone()).unwrap();
-        while let Some(message) = encoder.next().unwrap() {
+        while let Some(message) = encoder.take().unwrap() {
             messages.push(message);
         }
     }
@@ -322,7 +322,7 @@ fn metadata_of_schemas_is_kept() {
     let field = Field::new("c", DataType::Int64, true).with_metadata(metadata.clone());
     let schema = Arc::new(Schema::new_with_metadata(vec![field], metadata));
     let mut encoder = Encoder::new(Arc::clone(&schema));
-    let message = encoder.next().unwrap().unwrap();
+    let message = encoder.take().unwrap().unwrap();
     assert_eq!(Schema::try_from(&message).unwrap(), *schema);
 }
 

@@ -70,7 +70,7 @@ impl Changes {
     /// What Arrow cannot encode.
     pub(super) fn next(&mut self) -> Result<Option<(FlightData, u64)>, ArrowError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        Ok(stream.encoder.next_counted()?.map(|(message, rows)| (message, rows as u64)))
+        Ok(stream.encoder.take_counted()?.map(|(message, rows)| (message, rows as u64)))
     }
 }
 

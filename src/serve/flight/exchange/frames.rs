@@ -59,10 +59,10 @@ impl Frames {
         let (Some(at), Some(encoder)) = (&mut self.at, &mut self.encoder) else { return Ok(None) };
         if let Some(kind) = self.notice.take() {
             // The encoder's first message is the schema: it goes with the first notice, all others are bare.
-            let message = encoder.next()?.unwrap_or_default();
+            let message = encoder.take()?.unwrap_or_default();
             return Ok(Some((message.with_app_metadata(frame(kind, *at, 0, times).encode()), 0)));
         }
-        let Some((message, rows)) = encoder.next_counted()? else { return Ok(None) };
+        let Some((message, rows)) = encoder.take_counted()? else { return Ok(None) };
         let rows = rows as u64;
         if rows == 0 {
             return Ok(Some((message, 0)));

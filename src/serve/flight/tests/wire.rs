@@ -65,10 +65,10 @@ fn views_that_show_one_text_many_times_are_cut_before_they_are_copied() {
     // 4 GiB of text in a batch of 1 MiB.
     let batch = column(one_text(4096));
     let mut encoder = Encoder::new(batch.schema());
-    encoder.next().unwrap().unwrap();
+    encoder.take().unwrap().unwrap();
     encoder.feed(batch).unwrap();
     for _ in 0..3 {
-        let message = encoder.next().unwrap().unwrap();
+        let message = encoder.take().unwrap().unwrap();
         assert!((1 << 20..=MESSAGE_BYTES_MAX).contains(&message.encoded_len()));
     }
 }
@@ -79,9 +79,9 @@ fn a_row_of_more_text_than_offsets_reach_is_an_error() {
     let offsets = OffsetBuffer::from_lengths([2048]);
     let batch = column(ListArray::new(item, offsets, Arc::new(one_text(2048)), None));
     let mut encoder = Encoder::new(batch.schema());
-    encoder.next().unwrap().unwrap();
+    encoder.take().unwrap().unwrap();
     encoder.feed(batch).unwrap();
-    assert!(encoder.next().unwrap_err().to_string().contains("2147483648 bytes of text"));
+    assert!(encoder.take().unwrap_err().to_string().contains("2147483648 bytes of text"));
 }
 
 #[test]
