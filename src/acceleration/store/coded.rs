@@ -1,12 +1,13 @@
 //! Texts of which a chunk has few different ones, kept as codes.
 //!
 //! A column enters, and leaves equal to what it was; between, each text is there once, and a row is one byte or two.
-//! Queries get plain columns: what the codes save in memory costs a copy of the texts that a scan reads.
+//! Queries get plain columns: what the codes save in memory costs a copy of the texts that a scan reads, or a view of 16
+//! bytes a row where the column is one of views.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArrayType, StringDictionaryBuilder};
-use arrow::compute::cast;
+use arrow::compute::{cast, take};
 use arrow::datatypes::{ArrowDictionaryKeyType, ArrowNativeType, DataType, UInt8Type, UInt16Type};
 use arrow::error::ArrowError;
 
@@ -36,9 +37,11 @@ pub(super) fn coded(column: &ArrayRef) -> Option<ArrayRef> {
 /// # Errors
 /// None that is known: every value fits back.
 pub(super) fn plain(stored: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
-    match stored.data_type() == kind {
-        true => Ok(Arc::clone(stored)),
-        false => cast(stored, kind),
+    match (stored.as_any_dictionary_opt(), kind) {
+        _ if stored.data_type() == kind => Ok(Arc::clone(stored)),
+        // A view is made for each text, not for each row.
+        (Some(codes), DataType::Utf8View) => take(&cast(codes.values(), kind)?, codes.keys(), None),
+        _ => cast(stored, kind),
     }
 }
 
