@@ -9,6 +9,11 @@ use thiserror::Error;
 /// A flag, and a length of four bytes.
 pub(super) const PREFIX_BYTES: usize = 5;
 
+/// Chunks below this size, in bytes, are put together when so many of them stand in a row: a body that comes byte by byte
+/// would take many times its size.
+const SMALL_BYTES: usize = 1 << 10;
+const SMALL_MAX: usize = 64;
+
 /// Why a body cannot be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unreadable {
@@ -35,20 +40,29 @@ pub struct Messages {
     limit: usize,
     chunks: VecDeque<Bytes>,
     held: usize,
+    /// How many small chunks came last.
+    small: usize,
 }
 
 impl Messages {
     /// Messages of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, chunks: VecDeque::new(), held: 0 }
+        Self { limit, chunks: VecDeque::new(), held: 0, small: 0 }
     }
 
     /// Takes the next chunk of the body.
     pub fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.held += chunk.len();
-            self.chunks.push_back(chunk);
+        if chunk.is_empty() {
+            return;
+        }
+        self.held += chunk.len();
+        self.small = if chunk.len() < SMALL_BYTES { self.small + 1 } else { 0 };
+        self.chunks.push_back(chunk);
+        if self.small == SMALL_MAX {
+            let together = self.chunks.split_off(self.chunks.len() - SMALL_MAX);
+            self.chunks.push_back(together.iter().flatten().copied().collect::<Vec<u8>>().into());
+            self.small = 0;
         }
     }
 
@@ -102,6 +116,7 @@ impl Messages {
             taken.push(chunk);
         }
         self.held -= bytes;
+        self.small = self.small.min(self.chunks.len());
         taken
     }
 }
@@ -171,6 +186,18 @@ mod tests {
             messages.push(vec![first, 0, 0, 0, 0].into());
             assert_eq!(messages.take().unwrap_err(), error);
         }
+    }
+
+    #[test]
+    fn a_body_that_comes_byte_by_byte_is_put_together() {
+        let sent: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
+        let mut messages = Messages::new(sent.len());
+        for byte in body(std::slice::from_ref(&sent)) {
+            messages.push(vec![byte].into());
+        }
+        assert!(messages.chunks.len() < sent.len() / 32, "{} chunks", messages.chunks.len());
+        let message = messages.take().unwrap().unwrap();
+        assert_eq!(message.payload().flatten().collect::<Vec<u8>>(), sent);
     }
 
     proptest! {
