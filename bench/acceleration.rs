@@ -5,6 +5,7 @@
 //! read the table.
 
 mod growing;
+mod memory;
 mod process;
 mod report;
 mod sidecar;
@@ -404,10 +405,7 @@ impl Sidecar {
 
     /// The largest resident set since the last [`Sidecar::forget_peak`], in bytes.
     fn resident_peak(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024)
+        Ok(memory::of(self.process.id()?, "VmHWM")? as u64)
     }
 
     fn forget_peak(&self) -> Result<()> {

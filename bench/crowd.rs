@@ -1,5 +1,7 @@
 //! What crowds cost the others: a client's latency beside idle, slow and many clients ÷ without them, and memory.
 
+mod idlers;
+mod memory;
 mod process;
 mod report;
 mod sidecar;
@@ -23,8 +25,6 @@ const IDLE: usize = 5_000;
 const SLOW_HEADS: usize = 1_000;
 const BURST: usize = 1_000;
 const CALLS: usize = 300;
-/// The start of HTTP/2: the preface and an empty SETTINGS frame.
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HALF_A_HEAD: &[u8] = b"POST /v1/sql HTTP/1.1\r\nhost: x\r\ncontent-le";
 /// A million rows of a thousand bytes.
 const GIGABYTE: &str = "WITH d(n) AS (SELECT unnest(generate_series(1, 100))) \
@@ -84,10 +84,7 @@ type Seen = (String, Spread, String, String);
 
 async fn idle(sidecar: &Process, client: &mut FlightClient, before: usize) -> Result<Seen> {
     let (address, begun) = (sidecar.address("flight")?, Instant::now());
-    let mut crowd = Vec::with_capacity(IDLE);
-    for _ in 0..IDLE / 100 {
-        crowd.extend(try_join_all((0..100).map(|_| accepted(address))).await?);
-    }
+    let crowd = idlers::accepted(address, IDLE).await?;
     let accepted_in = begun.elapsed().as_secs_f64();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let each = memory(sidecar)?.saturating_sub(before) as f64 / IDLE as f64 / 1024.0;
@@ -95,13 +92,6 @@ async fn idle(sidecar: &Process, client: &mut FlightClient, before: usize) -> Re
     drop(crowd);
     let name = format!("{IDLE} idle HTTP/2 connections");
     Ok((name, latency, format!("{each:.1} KiB each"), format!("accepted in {accepted_in:.2} s")))
-}
-
-async fn accepted(address: &str) -> Result<TcpStream> {
-    let mut stream = said(address, HTTP2).await?;
-    let mut header = [0; 9];
-    stream.read_exact(&mut header).await?;
-    Ok(stream)
 }
 
 async fn said(address: &str, words: &[u8]) -> Result<TcpStream> {
@@ -181,7 +171,5 @@ async fn latency(client: &mut FlightClient) -> Result<Spread> {
 
 /// The memory that the process holds now, in bytes.
 fn memory(sidecar: &Process) -> Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.id()?))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
+    memory::of(sidecar.id()?, "VmRSS")
 }

@@ -4,6 +4,7 @@
 //! Two processes on one machine: this client, which is the upstream as well, and the real binary that follows it.
 //! `bench/README.md` tells how to read the table.
 
+mod memory;
 mod process;
 mod publisher;
 mod report;
@@ -130,9 +131,7 @@ impl Pair {
 
     /// Resident memory of the sidecar, in bytes.
     fn resident(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.sidecar.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        Ok(memory::of(self.sidecar.id()?, "VmRSS")? as u64)
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::Result;
 use crate::context::Bench;
+use crate::idlers;
 use crate::launch::Launch;
 use crate::proc;
 use crate::report::Spread;
@@ -19,13 +17,9 @@ pub const ROWS: &[&str] = &["connections"];
 
 const ROUNDS: usize = 3;
 const CONNECTIONS: usize = 10_000;
-/// Connections that are opened at a time.
-const TOGETHER: usize = 100;
 /// Files that a process has open beside its connections.
 const OTHER_FILES: u64 = 500;
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-/// The start of HTTP/2: the preface and an empty SETTINGS frame.
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 pub async fn measure(bench: &Bench) -> Result<Findings> {
     let count = bench.scaled(CONNECTIONS);
@@ -53,25 +47,13 @@ async fn crowd(bench: &Bench, count: usize) -> Result<(f64, f64)> {
     tokio::time::sleep(SETTLED_AFTER).await;
     let before = proc::resident(sidecar.id()?)?;
     let begun = Instant::now();
-    let mut crowd = Vec::with_capacity(count);
-    while crowd.len() < count {
-        let next = TOGETHER.min(count - crowd.len());
-        crowd.extend(try_join_all((0..next).map(|_| accepted(&sidecar.flight))).await?);
-    }
+    let crowd = idlers::accepted(&sidecar.flight, count).await?;
     let seconds = begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLED_AFTER).await;
     let memory = (proc::resident(sidecar.id()?)? - before) / count as f64;
     drop(crowd);
     sidecar.stop().await?;
     Ok((memory, seconds))
-}
-
-/// A connection that has said what it speaks, and heard the server's SETTINGS.
-async fn accepted(address: &str) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(HTTP2).await?;
-    stream.read_exact(&mut [0; 9]).await?;
-    Ok(stream)
 }
 
 /// Raises the number of open files to `wanted` where it is lower and that is allowed; what it is then.

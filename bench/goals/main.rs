@@ -34,6 +34,10 @@ mod wire;
 
 #[path = "../growing.rs"]
 mod growing;
+#[path = "../idlers.rs"]
+mod idlers;
+#[path = "../memory.rs"]
+mod memory;
 #[path = "../process.rs"]
 mod process;
 #[path = "../publisher.rs"]

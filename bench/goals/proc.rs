@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::Result;
+use crate::memory;
 
 /// Ticks of a second in `/proc`: the kernel's ABI, 100 on every Linux platform that runs this.
 const TICKS: f64 = 100.0;
@@ -42,7 +43,5 @@ fn stat(id: u32) -> Result<Vec<String>> {
 
 /// Resident memory in bytes.
 pub fn resident(id: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+    Ok(memory::of(id, "VmRSS")? as f64)
 }
