@@ -17,9 +17,10 @@ use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use tonic::Streaming;
 
+use crate::wire;
+
 use super::client::{Upstream, is_ping_complaint};
 use super::error::{ErrorKind, Step, UpstreamError};
-use super::reader::message_bytes;
 use super::session::Session;
 use super::table::RemoteTableName;
 use super::target::Flavor;
@@ -118,7 +119,7 @@ impl Exchange {
             Ok(message) => message,
             Err(status) => return Some(Err(self.broken(&status))),
         };
-        let bytes = message_bytes(&message);
+        let bytes = wire::message_bytes(&message);
         self.received.increment(bytes as u64);
         let app_metadata = message.app_metadata.clone();
         Some(match self.decoder.decode(message) {

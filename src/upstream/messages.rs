@@ -6,20 +6,16 @@
 use std::pin::Pin;
 
 use arrow_flight::Ticket;
-use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderValue, Method, Request as HttpRequest, Uri, Version, header};
 use http_body_util::{BodyExt, Full};
-use prost::Message as _;
 use tonic::body::Body;
 use tonic::{Code, Request, Status};
 use tower::Service;
 
 use super::channel::Wire;
-use crate::wire::{Message, Messages};
+use crate::wire::{self, CONTENT_TYPE, DO_GET, Message, Messages};
 
-const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Messages as they come; ends after the first error. Dropping it cancels the call.
@@ -53,14 +49,7 @@ pub(super) async fn do_get(
 
 fn http(request: Request<Ticket>) -> HttpRequest<Body> {
     let (metadata, _, ticket) = request.into_parts();
-    let bytes = ticket.encoded_len();
-    // A ticket that long would not have come.
-    let length = u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
-    let mut message = Vec::with_capacity(length.len() + 1 + bytes);
-    message.push(0);
-    message.extend_from_slice(&length);
-    message.extend_from_slice(&ticket.encode_to_vec());
-    let mut request = HttpRequest::new(Body::new(Full::new(Bytes::from(message))));
+    let mut request = HttpRequest::new(Body::new(Full::new(wire::framed(&ticket))));
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = Uri::from_static(DO_GET);
@@ -80,16 +69,8 @@ struct Reader {
 impl Reader {
     async fn next(&mut self) -> Result<Option<Message>, Status> {
         loop {
-            match self.messages.take() {
-                Ok(Some(message)) => return Ok(Some(message)),
-                Ok(None) => {}
-                Err(unreadable) => {
-                    let code = match unreadable {
-                        crate::wire::Unreadable::TooLarge { .. } => Code::OutOfRange,
-                        _ => Code::Internal,
-                    };
-                    return Err(Status::new(code, unreadable.to_string()));
-                }
+            if let Some(message) = self.messages.take()? {
+                return Ok(Some(message));
             }
             let Some(frame) = self.body.frame().await else { return self.end().map(|()| None) };
             match frame?.into_data() {

@@ -74,11 +74,6 @@ impl Received {
     }
 }
 
-/// The size of one Flight message as it came, without its descriptor.
-pub(super) fn message_bytes(message: &FlightData) -> usize {
-    message.data_header.len() + message.data_body.len() + message.app_metadata.len()
-}
-
 /// The schema that a FlightInfo promises; `None` when it says nothing.
 pub(super) fn promised(session: &Session, info: &FlightInfo) -> Result<Option<Schema>, UpstreamError> {
     if info.schema.is_empty() {
@@ -360,8 +355,8 @@ impl Counted {
         let incoming = std::mem::replace(&mut self.incoming, futures::stream::empty().boxed());
         incoming.map(move |message| {
             let data =
-                Kind::decoded(&message?).map_err(|error| FlightError::ProtocolError(error.to_string()))?;
-            self.count(message_bytes(&data));
+                message?.flight_data().map_err(|error| FlightError::ProtocolError(error.to_string()))?;
+            self.count(wire::message_bytes(&data));
             Ok(data)
         })
     }

@@ -76,6 +76,16 @@ impl Envelope {
     }
 }
 
+impl Message {
+    /// As arrow-flight has it.
+    ///
+    /// # Errors
+    /// See [`Malformed`].
+    pub fn flight_data(&self) -> Result<FlightData, Malformed> {
+        Envelope::of(self).map(Envelope::into_flight_data)
+    }
+}
+
 /// Bytes in the chunks that they came in.
 struct Chunks(Vec<Bytes>);
 

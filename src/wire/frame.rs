@@ -58,8 +58,7 @@ impl Frame {
     /// The message that these bytes are, which bring `rows`.
     #[must_use]
     pub fn encoded(data: &FlightData, rows: usize) -> Self {
-        let bytes = data.data_header.len() + data.data_body.len() + data.app_metadata.len();
-        Self { message: encoded(data), rows, bytes }
+        Self { message: encoded(data), rows, bytes: message_bytes(data) }
     }
 
     #[must_use]
@@ -83,8 +82,8 @@ impl Frame {
     ///
     /// # Errors
     /// Bytes that are no FlightData: it is as it came.
-    pub fn into_flight_data(self) -> Result<FlightData, Malformed> {
-        Envelope::of(&self.message).map(Envelope::into_flight_data)
+    pub fn flight_data(&self) -> Result<FlightData, Malformed> {
+        self.message.flight_data()
     }
 
     /// With the prefix.
@@ -100,8 +99,14 @@ impl Frame {
     pub fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         let wrong = |error: Malformed| ArrowError::IpcError(error.to_string());
         let travels = SchemaRef::new(layout::schema(schema));
-        decoded(&Envelope::of(&self.message).map_err(wrong)?.into_flight_data(), &travels)
+        decoded(&self.flight_data().map_err(wrong)?, &travels)
     }
+}
+
+/// Header, body and metadata of a message, in bytes.
+#[must_use]
+pub fn message_bytes(data: &FlightData) -> usize {
+    data.data_header.len() + data.data_body.len() + data.app_metadata.len()
 }
 
 /// The rows of a message of this schema, which has no dictionaries.
@@ -166,14 +171,8 @@ impl Kind {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Rows(frame) => frame.bytes(),
-            Self::Other(data) => data.data_header.len() + data.data_body.len() + data.app_metadata.len(),
+            Self::Other(data) => message_bytes(data),
         }
-    }
-
-    /// # Errors
-    /// A message that is no FlightData.
-    pub fn decoded(message: &Message) -> Result<FlightData, Malformed> {
-        Envelope::of(message).map(Envelope::into_flight_data)
     }
 }
 

@@ -4,7 +4,13 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
+use http::HeaderValue;
 use thiserror::Error;
+use tonic::{Code, Status};
+
+/// The path of DoGet.
+pub const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
+pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// A flag, and a length of four bytes.
 pub(super) const PREFIX_BYTES: usize = 5;
@@ -24,6 +30,16 @@ pub enum Unreadable {
     Compressed,
     #[error("protocol error: received message with invalid compression flag: {0} (valid flags are 0 and 1)")]
     Flag(u8),
+}
+
+impl From<Unreadable> for Status {
+    fn from(error: Unreadable) -> Self {
+        let code = match error {
+            Unreadable::TooLarge { .. } => Code::OutOfRange,
+            Unreadable::Compressed | Unreadable::Flag(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
 }
 
 /// One message with its prefix, in the chunks that it came in.
@@ -155,6 +171,15 @@ impl Message {
             (!chunk.is_empty()).then_some(chunk)
         })
     }
+}
+
+/// A body of one message.
+#[must_use]
+pub fn framed(message: &impl prost::Message) -> Bytes {
+    let mut body = prefix(message.encoded_len()).to_vec();
+    // A vector has room.
+    let _ = message.encode(&mut body);
+    body.into()
 }
 
 /// The prefix of a message of so many bytes.

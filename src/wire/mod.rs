@@ -10,8 +10,8 @@ mod layout;
 
 pub use encode::{Encoder, MESSAGE_BYTES_MAX};
 pub use envelope::Malformed;
-pub use frame::{Frame, Kind, Part, decoded};
-pub use grpc::{Message, Messages, Unreadable};
+pub use frame::{Frame, Kind, Part, decoded, message_bytes};
+pub use grpc::{CONTENT_TYPE, DO_GET, Message, Messages, Unreadable, framed};
 pub use layout::{batch, schema, view_text_bytes};
 
 pub(crate) use encode::frames;

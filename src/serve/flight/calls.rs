@@ -8,27 +8,25 @@ use std::task::{Context, Poll};
 
 use arrow_flight::Ticket;
 use arrow_flight::flight_service_server::FlightServiceServer;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body_util::BodyExt;
 use prost::Message as _;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
-use tonic::{Code, Status};
 
 use super::REQUEST_BYTES_MAX;
 use super::outgoing::GrpcBody;
 use super::service::Service;
 use crate::serve::Door;
-use crate::wire::{Messages, Unreadable};
+use crate::wire::{CONTENT_TYPE, DO_GET, Messages};
 
-const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
 const ENCODING: &str = "grpc-encoding";
 const ACCEPTED: &str = "grpc-accept-encoding";
 /// Encodings that answers can have.
 const ENCODINGS: [&str; 2] = ["gzip", "zstd"];
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// See the module.
 pub(super) struct Calls<D: Door> {
@@ -109,7 +107,7 @@ async fn do_get<D: Door>(service: &Service<D>, request: Request<Body>) -> Result
 async fn ticket(mut body: Body) -> Result<Ticket, Status> {
     let mut messages = Messages::new(REQUEST_BYTES_MAX);
     loop {
-        if let Some(message) = messages.take().map_err(unreadable)? {
+        if let Some(message) = messages.take()? {
             let wrong = |error| Status::internal(format!("the ticket cannot be decoded: {error}"));
             return Ticket::decode(message.joined()).map_err(wrong);
         }
@@ -121,16 +119,10 @@ async fn ticket(mut body: Body) -> Result<Ticket, Status> {
     }
 }
 
-fn unreadable(error: Unreadable) -> Status {
-    let code = match error {
-        Unreadable::TooLarge { .. } => Code::OutOfRange,
-        Unreadable::Compressed | Unreadable::Flag(_) => Code::Internal,
-    };
-    Status::new(code, error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

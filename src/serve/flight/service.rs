@@ -273,7 +273,7 @@ impl<D: Door> FlightService for Service<D> {
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
         let frames = self.frames(request).await?;
         let broken = |error: Malformed| Status::internal(error.to_string());
-        Ok(frames.map(|frames| frames.map(move |frame| frame?.into_flight_data().map_err(broken)).boxed()))
+        Ok(frames.map(|frames| frames.map(move |frame| frame?.flight_data().map_err(broken)).boxed()))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
