@@ -24,6 +24,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often an awaited state is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// How long the harness' own client keeps an idle connection.
+const CLIENT_IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A free port of this machine.
 const ANY: &str = "127.0.0.1:0";
@@ -156,7 +158,7 @@ impl Builder {
             metrics: address("metrics"),
             output,
             secrets: self.secrets,
-            client: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
+            client: client(),
             readers,
         }
     }
@@ -407,6 +409,13 @@ impl HttpAnswer {
         let status = response.status().as_u16();
         Ok(Self { status, content_type, body: response.text().await? })
     }
+}
+
+/// A client that lets go of idle connections before the sidecar does, after ten seconds: a request that crosses their end
+/// on its way would be lost, and no client may send it again by itself.
+fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(CLIENT_IDLE_MAX);
+    client.build().expect("an HTTP client")
 }
 
 /// The path of a file of this repository.
