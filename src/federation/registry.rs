@@ -38,6 +38,9 @@ const SHELVES: usize = 64;
 /// Build sides whose keys take more memory than this, in bytes, are not listed. Counted before duplicates are
 /// dropped, so it is well above what a list may have as SQL.
 const KEYS_SIZE_MAX: usize = 4 << 20;
+/// See [`collected`], in bytes and, where those are not known, in rows.
+const COLLECTED_BYTES: usize = 192 << 20;
+const COLLECTED_ROWS: usize = 4 << 20;
 
 /// How far a dataset or view has come.
 #[derive(Debug, Clone)]
@@ -236,7 +239,10 @@ pub(super) fn session<'a>(
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
     // DataFusion's own limits are made for local files, where a key saves less than a row over the network.
+    let partitions = options.target_partitions.unwrap_or_else(|| config.target_partitions());
     let optimizer = &mut config.options_mut().optimizer;
+    optimizer.hash_join_single_partition_threshold = collected(partitions, COLLECTED_BYTES);
+    optimizer.hash_join_single_partition_threshold_rows = collected(partitions, COLLECTED_ROWS);
     optimizer.hash_join_inlist_pushdown_max_distinct_values = KEYS_MAX;
     optimizer.hash_join_inlist_pushdown_max_size = KEYS_SIZE_MAX;
     if let Some(partitions) = options.target_partitions {
@@ -264,6 +270,13 @@ pub(super) fn session<'a>(
     }
     context.register_catalog(DEFAULT_CATALOG, Arc::new(catalog));
     Ok(context)
+}
+
+/// How large a side of a join may be for one thread to build a table of it that all share, of `most` where there are two
+/// threads. Otherwise both sides are spread over the partitions by their keys, which costs each row of both more than a
+/// look into the table does: what it saves is the time of the threads that wait, and these are few where partitions are.
+fn collected(partitions: usize, most: usize) -> usize {
+    most * 2 / partitions.max(2)
 }
 
 /// Puts a schema into the catalog of a session.

@@ -10,8 +10,9 @@ use futures::{FutureExt, StreamExt};
 use super::admission::Turn;
 use super::cache::{Case, Entry, Flight, Found, Joined, Look, Outcome, ResultsCache};
 use super::deadline::{Deadline, within};
-use super::engine::{Engine, Planned, Started, guarded};
+use super::engine::{Engine, Started, guarded};
 use super::parts::{self, Form, Items};
+use super::plan::Planned;
 use super::{CacheStatus, Cached, Parts, Place, Protocol, QueryError, Request};
 use crate::telemetry::Context;
 use crate::wire::Part;
@@ -75,11 +76,11 @@ impl Engine {
     }
 
     fn case(&self, cache: &ResultsCache, request: &Request, version: u64, planned: &Planned) -> Option<Case> {
-        if planned.parsed.explain.is_some() {
+        if planned.explain.is_some() {
             return None;
         }
         let is_dataset = |scan: &TableScan| self.federation.find(&scan.table_name.to_vec()).is_some();
-        cache.case(request, version, &planned.plan, &is_dataset)
+        cache.case(request, version, &planned.plan.plan, &is_dataset)
     }
 
     /// Runs a statement for one client.

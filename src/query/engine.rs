@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::execution::context::SQLOptions;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::sql::parser::Statement;
+use datafusion::physical_plan::execute_stream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use crate::acceleration::{Acceleration, Ask, AskError, Pins, PutError, Writer};
-use crate::federation::{self, Federation, Forward, Note, Reading, Reason, Route, State, Status};
+use crate::federation::{Federation, Forward, Reason, Route, State, Status};
 use crate::name::QueryId;
 use crate::telemetry::Context;
 use crate::upstream::{UpstreamError, is_same_but_layout};
@@ -26,11 +24,13 @@ use super::cached::{Reply, holding, refuse_run};
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
 use super::parts::{self, Form, Items, Parts};
-use super::planning::{Joins, Weight, is_joining_in_memory, physical_plan};
+use super::plan::{Logical, Physical, Planned, tell_datasets};
+use super::planning::{Joins, Weight, is_joining_in_memory};
+use super::plans::Plans;
 use super::processed;
 use super::records::{Place, Records};
 use super::shapes::Shapes;
-use super::statement::{Explain, Parsed, parse};
+use super::statement::Explain;
 use super::{
     Answer, Batches, Cached, Caller, CancelError, DatasetState, DatasetStatus, QueryError, QueryRecord,
     QueryRef, Request, explain,
@@ -73,6 +73,7 @@ pub struct Engine {
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
     pub(super) shapes: Shapes,
+    pub(super) plans: Plans,
     cache: Option<ResultsCache>,
     pub(super) records: Records,
     /// The version of the configuration that it answers for.
@@ -83,27 +84,6 @@ pub struct Engine {
 struct Promised {
     upstream: crate::upstream::UpstreamId,
     sql: String,
-}
-
-/// A statement, planned here and given its tier.
-pub(super) struct Planned {
-    pub parsed: Parsed,
-    pub plan: LogicalPlan,
-    pub route: Route,
-    /// Whether the plan reads rows of an upstream.
-    pub has_remote: bool,
-    /// What its client takes.
-    pub form: Form,
-}
-
-/// A plan that runs here, and what of it goes upstream in whole parts.
-struct Physical {
-    plan: Arc<dyn ExecutionPlan>,
-    /// The session that it was planned in.
-    task: Arc<TaskContext>,
-    notes: Vec<Note>,
-    /// The generations that it reads.
-    pins: Arc<Pins>,
 }
 
 /// A started statement.
@@ -131,6 +111,7 @@ impl Engine {
             planning,
             promises,
             shapes: Shapes::new(),
+            plans: Plans::new(),
             cache: None,
             records,
             config: None,
@@ -244,16 +225,16 @@ impl Engine {
             return Ok(schema);
         }
         let planned = self.plan(request).await?;
-        if planned.parsed.explain.is_some() {
+        if planned.explain.is_some() {
             return Ok(explain::schema());
         }
         if let Route::Forward(forward) = &planned.route {
-            match self.promise(forward, &planned.plan).await {
+            match self.promise(forward, &planned.plan.plan).await {
                 Err(error) if falls_back(&error) => {}
                 other => return other,
             }
         }
-        Ok(self.physical(planned.plan, Joins::InMemory, planned.parsed.weight).await?.plan.schema())
+        Ok(self.physical(planned.plan, Joins::InMemory, planned.weight).await?.plan.schema())
     }
 
     /// The schema of one dataset or view by its name parts (`["t"]`, `["s","t"]`, `["a.b.t"]`).
@@ -381,9 +362,8 @@ impl Engine {
         if let Some(context) = Context::current() {
             context.executes();
         }
-        let Planned { parsed, plan, route, form, .. } = planned;
-        let weight = parsed.weight;
-        if let Some(explain) = parsed.explain {
+        let Planned { explain, weight, plan, route, form, .. } = planned;
+        if let Some(explain) = explain {
             return Box::pin(self.start_explain(explain, plan, route, weight)).await;
         }
         match route {
@@ -395,56 +375,7 @@ impl Engine {
         }
     }
 
-    /// Plans locally, for errors in our words and to refuse anything but reading, and finds the tier.
-    pub(super) async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
-        let planning = async {
-            let version = self.federation.catalog_version();
-            let parsed = parse(&request.sql, &request.parameters)?;
-            self.federation.check(&parsed.statement)?;
-            let plan = self.logical(parsed.statement.clone()).await?;
-            let reading = self.federation.reading(&plan);
-            let has_remote = reading.has_remote;
-            tell_reading(reading);
-            let route = self.federation.route(&parsed.statement);
-            if let (Route::Forward(forward), None) = (&route, &parsed.explain) {
-                self.shapes.learn(&self.federation, request, version, forward);
-            }
-            Ok(Planned { parsed, plan, route, has_remote, form: Form::of(request.protocol) })
-        };
-        Weight::of(&request.sql).aside(planning).await
-    }
-
-    pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
-        let plan = self.federation.reader().statement_to_plan(statement).await.map_err(from_datafusion)?;
-        let reading =
-            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        reading
-            .verify_plan(&plan)
-            .map_err(|_| QueryError::ReadOnly { statement: "this statement".to_owned() })?;
-        Ok(plan)
-    }
-
-    async fn physical(
-        &self,
-        plan: LogicalPlan,
-        joins: Joins,
-        weight: Weight,
-    ) -> Result<Physical, QueryError> {
-        let mut state = self.federation.context().state();
-        // However often the statement reads an accelerated table, it reads one generation of it.
-        let (config, pins) = Pins::into_config(state.config().clone());
-        *state.config_mut() = federation::traced(joins.configured(config));
-        let divided = async { self.federation.push_down(state.optimize(&plan)?) };
-        let (plan, notes) = weight.aside(divided).await.map_err(from_datafusion)?;
-        // Explaining asks nothing upstream; what is known of the rows decides.
-        if !matches!(plan, LogicalPlan::Explain(_)) {
-            self.federation.estimate_rows(&plan).await;
-        }
-        let plan = weight.aside(physical_plan(&plan, &state, joins)).await.map_err(from_datafusion)?;
-        Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes, pins })
-    }
-
-    async fn start_scan(&self, plan: LogicalPlan, weight: Weight) -> Result<Started, QueryError> {
+    async fn start_scan(&self, plan: Logical, weight: Weight) -> Result<Started, QueryError> {
         let physical = self.physical(plan.clone(), Joins::InMemory, weight).await?;
         let can_sort = is_joining_in_memory(&physical.plan);
         match self.start_physical(physical).await {
@@ -481,12 +412,12 @@ impl Engine {
     async fn start_forward(
         &self,
         forward: &Forward,
-        plan: LogicalPlan,
+        plan: Logical,
         weight: Weight,
         form: Form,
     ) -> Result<Started, QueryError> {
         metrics::counter!("query_forwarded").increment(1);
-        let refused = match self.forward(forward, Some(&plan), form).await {
+        let refused = match self.forward(forward, Some(&plan.plan), form).await {
             Err(error) if falls_back(&error) => error,
             other => return other,
         };
@@ -541,7 +472,8 @@ impl Engine {
             return Ok(Err(turn));
         };
         if let Some(context) = Context::current() {
-            tell_datasets(&context, forward.datasets.iter().map(ToString::to_string));
+            let names: Vec<String> = forward.datasets.iter().map(ToString::to_string).collect();
+            tell_datasets(&context, names.iter().map(String::as_str));
             context.executes();
         }
         let started = match within(deadline, self.forward(&forward, None, Form::of(request.protocol))).await {
@@ -592,7 +524,7 @@ impl Engine {
     async fn start_explain(
         &self,
         statement: Explain,
-        plan: LogicalPlan,
+        plan: Logical,
         route: Route,
         weight: Weight,
     ) -> Result<Started, QueryError> {
@@ -608,7 +540,7 @@ impl Engine {
                 vec![explain::forwarded(&forward, received)?]
             }
             Route::Scan { reason } => {
-                let plan = self.logical(statement.whole).await?;
+                let plan = Logical::read(self.logical(statement.whole).await?);
                 let physical = self.physical(plan, Joins::InMemory, weight).await?;
                 let mut batches = vec![explain::scanned(&reason, &physical.notes)?];
                 let started = self.start_physical(physical).await?;
@@ -622,19 +554,6 @@ impl Engine {
             pins: None,
         })
     }
-}
-
-/// Says in the history what the statement reads; one that reads the history is not in it.
-fn tell_reading(reading: Reading) {
-    let Some(context) = Context::current() else { return };
-    if reading.has_own {
-        context.hush();
-    }
-    tell_datasets(&context, reading.datasets.into_iter());
-}
-
-fn tell_datasets(context: &Context, datasets: impl Iterator<Item = String>) {
-    context.label("datasets", datasets.collect::<Vec<_>>().join(","));
 }
 
 impl Started {

@@ -3,6 +3,8 @@
 //! A number or a quoted text can be replaced by another one of its kind without changing how the rest is read. What could
 //! be read in more than one way (`E'…'`, `1e5`, `0x1F`, `$1`) has no shape, and is planned like everything else.
 
+use datafusion::common::ScalarValue;
+
 /// Longer texts have no shape, in bytes: planning them is not what takes the time.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Texts with more literals have none.
@@ -27,7 +29,7 @@ enum Kind {
 }
 
 /// A text taken apart.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Shaped<'a> {
     pub shape: Shape,
     /// As they stand in the text, with their quotes.
@@ -68,12 +70,29 @@ impl Shape {
             }
         };
         let marks: Vec<String> = self.kinds.iter().enumerate().map(mark).collect();
+        (self.with(marks.iter().map(String::as_str)), marks)
+    }
+
+    /// The text with these literals.
+    pub fn with<'l>(&self, literals: impl Iterator<Item = &'l str>) -> String {
         let mut text = String::new();
-        for (piece, mark) in self.pieces.iter().zip(marks.iter().map(String::as_str).chain([""])) {
+        for (piece, literal) in self.pieces.iter().zip(literals.chain([""])) {
             text.push_str(piece);
-            text.push_str(mark);
+            text.push_str(literal);
         }
-        (text, marks)
+        text
+    }
+
+    /// What the literal at a place is in a plan; none where it cannot be told.
+    pub fn value(&self, at: usize, literal: &str) -> Option<ScalarValue> {
+        Some(match self.kinds.get(at)? {
+            Kind::Integer => ScalarValue::Int64(Some(literal.parse().ok()?)),
+            Kind::Decimal => ScalarValue::Float64(Some(literal.parse().ok()?)),
+            Kind::Text => {
+                let inner = literal.strip_prefix('\'')?.strip_suffix('\'')?;
+                ScalarValue::Utf8(Some(inner.replace("''", "'")))
+            }
+        })
     }
 
     /// What it takes in memory, in bytes.

@@ -12,7 +12,6 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::dialect::Patient;
-use super::planning::Weight;
 use super::{Parameters, QueryError};
 
 /// How deep parentheses, subqueries and the like may nest.
@@ -26,7 +25,6 @@ pub(super) struct Parsed {
     pub statement: Statement,
     /// Set for `EXPLAIN` of a query: `statement` is then the query itself.
     pub explain: Option<Explain>,
-    pub weight: Weight,
 }
 
 /// An `EXPLAIN` around a query.
@@ -45,7 +43,6 @@ pub(super) fn parse(sql: &str, parameters: &Parameters) -> Result<Parsed, QueryE
     if let Some(message) = super::limits::excess(sql) {
         return Err(invalid(message));
     }
-    let weight = Weight::of(sql);
     let mut statement = parse_one(sql)?;
     bind(&mut statement, parameters)?;
     match statement {
@@ -54,11 +51,11 @@ pub(super) fn parse(sql: &str, parameters: &Parameters) -> Result<Parsed, QueryE
             let inner = (*explain.statement).clone();
             let analyze = explain.options.analyze;
             let explain = Explain { analyze, whole: Statement::Explain(explain) };
-            Ok(Parsed { statement: inner, explain: Some(explain), weight })
+            Ok(Parsed { statement: inner, explain: Some(explain) })
         }
         statement => {
             refuse_writes(&statement)?;
-            Ok(Parsed { statement, explain: None, weight })
+            Ok(Parsed { statement, explain: None })
         }
     }
 }

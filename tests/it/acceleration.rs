@@ -4,6 +4,7 @@
 //! - [`control`]: refreshes that are asked for, and how many run at a time.
 //! - [`hammer`]: many readers through many refreshes.
 //! - [`files`]: kills, full disks, damaged files, restarts.
+//! - [`shapes`]: statements that differ in their literals.
 //! - [`writes`]: rows that clients write.
 //! - [`lives`]: random lives of a dataset against a model.
 
@@ -13,6 +14,7 @@ mod files;
 mod hammer;
 mod lives;
 mod registry;
+mod shapes;
 mod writes;
 
 use std::sync::Arc;

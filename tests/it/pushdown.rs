@@ -262,8 +262,9 @@ async fn keys_of_several_partitions_are_sent_as_one_list() {
 /// above it, one of whose partitions has nothing to look for, never begins that one's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_is_not_read_holds_nobody_up() {
-    // Estimated so large that the outer join is partitioned, though one row is left of it.
-    let numbers = || Arc::new(Int64Array::from_iter_values(0..700_000)) as ArrayRef;
+    // Estimated so large that the outer join is partitioned where partitions are many, though one row is left of it.
+    let many = "runtime:\n  query: {target_partitions: 200}\n";
+    let numbers = || Arc::new(Int64Array::from_iter_values(0..1_400_000)) as ArrayRef;
     let large = || batch([("id", numbers()), ("number", numbers())]);
     let few = batch([("number", Arc::new(Int64Array::from_iter_values(0..50)) as ArrayRef)]);
     let (one, other) = (
@@ -271,7 +272,7 @@ async fn a_partition_that_is_not_read_holds_nobody_up() {
         Upstream::builder().table("huge", large()).start().await,
     );
     let datasets = [Dataset::of("large", &one), Dataset::of("few", &one), Dataset::of("huge", &other)];
-    let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, "")).start().await;
+    let sidecar = Sidecar::builder().spicepod(&spicepod(&datasets, many)).start().await;
     sidecar.wait_ready().await;
     let mut client = sidecar.flight_client().await;
     let sql = "select l.number, t.c from large l join (select g.number as n, g.c from \

@@ -42,8 +42,12 @@ impl Build {
         rows: SendableRecordBatchStream,
     ) -> Result<Option<Arc<Generation>>, RefreshError> {
         let mut groups = grouped(dataset, rows);
-        while let Some(group) = groups.try_next().await? {
-            self = blocking("take rows", move || self.push(&group)).await??;
+        let mut next = groups.try_next().await?;
+        while let Some(group) = next {
+            // The next ones are read meanwhile.
+            let pushed = blocking("take rows", move || self.push(&group));
+            let (pushed, read) = futures::join!(pushed, groups.try_next());
+            (self, next) = (pushed??, read?);
         }
         Ok(blocking("finish generation", move || self.finish()).await??)
     }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::Result;
@@ -14,6 +13,7 @@ use datafusion::scalar::ScalarValue;
 use crate::acceleration::chunk_id::ChunkId;
 
 use super::budget::{Budget, Lease};
+use super::chosen::Chosen;
 use super::layout::Layout;
 use super::time::{Span, nanoseconds};
 use super::{StoreError, coded, shape};
@@ -94,8 +94,16 @@ impl Chunk {
     /// # Errors
     /// A kernel's failure.
     pub(crate) fn batch(&self) -> Result<RecordBatch, ArrowError> {
+        self.all_of(&Chosen::First(self.rows))
+    }
+
+    /// Some rows, in the table's schema.
+    ///
+    /// # Errors
+    /// A kernel's failure.
+    pub(super) fn all_of(&self, chosen: &Chosen) -> Result<RecordBatch, ArrowError> {
         let all: Vec<usize> = (0..self.stored.len()).collect();
-        self.read(&all, None)
+        self.read(&self.schema, &all, chosen)
     }
 
     /// What [`Chunk::batch`] takes beside the chunk, in bytes: the texts that are kept as codes.
@@ -105,27 +113,26 @@ impl Chunk {
         coded.map(|(_, summary)| summary.bytes).sum()
     }
 
-    /// Some columns, of all rows or of some, in the table's types.
+    /// Some rows of some columns, in the table's types: those of `schema`.
     ///
     /// # Errors
     /// A kernel's failure.
     pub(super) fn read(
         &self,
+        schema: &SchemaRef,
         columns: &[usize],
-        rows: Option<&UInt32Array>,
+        chosen: &Chosen,
     ) -> Result<RecordBatch, ArrowError> {
-        let schema = Arc::new(self.schema.project(columns)?);
-        let read = columns.iter().zip(schema.fields()).map(|(at, field)| {
-            let stored = &self.stored[*at];
-            match rows {
-                None => coded::plain(stored, field.data_type()),
-                Some(rows) => coded::plain(&take(stored, rows, None)?, field.data_type()),
-            }
-        });
+        let read = columns.iter().zip(schema.fields());
+        let read = read.map(|(at, field)| coded::plain(&chosen.of(&self.stored[*at])?, field.data_type()));
+        let options = RecordBatchOptions::new().with_row_count(Some(chosen.len()));
         let read = read.collect::<Result<Vec<_>, ArrowError>>()?;
-        let count = rows.map_or(self.rows, Array::len);
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(schema, read, &options)
+        RecordBatch::try_new_with_options(Arc::clone(schema), read, &options)
+    }
+
+    /// A column as it is kept: in the table's type, or as codes.
+    pub(super) fn stored(&self, at: usize) -> &ArrayRef {
+        &self.stored[at]
     }
 
     /// The time column or a column of a key: those are never codes.

@@ -12,6 +12,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::scalar::ScalarValue;
 
 use super::budget::{Budget, Lease};
+use super::chosen::Chosen;
 use super::keys::{KeyIndex, Layer, Place, Positions};
 use super::layout::{Key, Layout, OnConflict, Role};
 use super::time::nanoseconds;
@@ -242,10 +243,9 @@ impl<'a> Contest<'a> {
     /// Whether two rows are equal in every column, bit for bit.
     fn same(&self, one: Place, other: Place) -> Result<bool, StoreError> {
         let layout = self.field.layout;
-        let all: Vec<usize> = (0..layout.schema().fields().len()).collect();
         let row = |place: Place| {
-            let row = UInt32Array::from(vec![place.row]);
-            self.field.chunks[place.chunk].read(&all, Some(&row)).map_err(StoreError::arrow(layout.name()))
+            let row = Chosen::At(UInt32Array::from(vec![place.row]));
+            self.field.chunks[place.chunk].all_of(&row).map_err(StoreError::arrow(layout.name()))
         };
         Ok(row(one)?.columns() == row(other)?.columns())
     }

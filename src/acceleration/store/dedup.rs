@@ -10,6 +10,7 @@ use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::row::{RowConverter, Rows, SortField};
 
+use super::chosen::Chosen;
 use super::time::{Span, nanoseconds};
 use super::{Budget, Chunk, Generation, Key, Layout, OnConflict, StoreError};
 
@@ -67,8 +68,7 @@ fn seen(
     let mut seen = vec![false; new.num_rows()];
     for chunk in held {
         let within = window.rows(layout, chunk)?;
-        let all: Vec<usize> = (0..layout.schema().fields().len()).collect();
-        let rows = chunk.read(&all, Some(&within)).map_err(&failed)?;
+        let rows = chunk.all_of(&Chosen::At(within)).map_err(&failed)?;
         for row in &converter.convert_columns(rows.columns()).map_err(&failed)? {
             if let Some(at) = copies.get_mut(row.data()).and_then(Vec::pop) {
                 seen[at] = true;

@@ -9,6 +9,7 @@ mod budget;
 mod error;
 mod layout;
 
+mod chosen;
 mod chunk;
 mod coded;
 mod cut;
@@ -30,7 +31,9 @@ mod rebuild;
 
 mod pins;
 mod prune;
+mod reader;
 mod scan;
+mod sieve;
 mod table;
 mod zero;
 

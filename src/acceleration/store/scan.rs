@@ -1,20 +1,29 @@
-//! Some rows of one generation as a DataFusion plan node.
+//! Some rows of one generation as a DataFusion plan node, less those that filters drop.
 //!
 //! It holds its generation: rows and their memory stay until the last stream over them is gone.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::conjunction;
+use datafusion::physical_expr_common::physical_expr::is_volatile;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, apply_expression_roots};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
+};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -22,6 +31,8 @@ use datafusion::physical_plan::{
 };
 use datafusion::scalar::ScalarValue;
 
+use super::reader::Reader;
+use super::sieve::Filter;
 use super::{Chunk, Generation};
 
 /// Rows of one chunk.
@@ -35,12 +46,14 @@ pub(super) enum Piece {
 /// Reads pieces of a generation, in as many partitions as it was given.
 #[derive(Debug, Clone)]
 pub(super) struct ChunkScan {
-    generation: Arc<Generation>,
+    pub(super) generation: Arc<Generation>,
     partitions: Vec<Vec<Piece>>,
     /// Positions of the output's columns in the table.
-    columns: Arc<[usize]>,
-    schema: SchemaRef,
-    fetch: Option<usize>,
+    pub(super) columns: Arc<[usize]>,
+    pub(super) schema: SchemaRef,
+    pub(super) filters: Vec<Filter>,
+    /// Rows of each partition that are enough, of those that pass the filters.
+    pub(super) fetch: Option<usize>,
     /// Of all partitions, once somebody asked: planning asks again and again.
     whole: Arc<OnceLock<Arc<Statistics>>>,
     properties: Arc<PlanProperties>,
@@ -48,8 +61,6 @@ pub(super) struct ChunkScan {
 }
 
 impl ChunkScan {
-    /// `fetch` rows of each partition are enough.
-    ///
     /// # Errors
     /// When `projection` names a column that there is not.
     pub(super) fn try_new(
@@ -57,35 +68,78 @@ impl ChunkScan {
         pieces: Vec<Piece>,
         target_partitions: usize,
         projection: Option<&Vec<usize>>,
-        fetch: Option<usize>,
     ) -> Result<Self> {
         let table = generation.layout().schema();
         let columns: Arc<[usize]> = match projection {
             Some(columns) => columns.as_slice().into(),
             None => (0..table.fields().len()).collect(),
         };
-        let schema: SchemaRef = Arc::new(table.project(&columns)?);
         let partitions = shared_out(&generation, pieces, target_partitions);
-        let properties = Arc::new(PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
-            Partitioning::UnknownPartitioning(partitions.len()),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        ));
-        let metrics = ExecutionPlanMetricsSet::new();
+        let schema: SchemaRef = Arc::new(table.project(&columns)?);
+        let properties = properties(&schema, partitions.len());
         Ok(Self {
             generation,
             partitions,
             columns,
             schema,
-            fetch,
+            filters: Vec::new(),
+            fetch: None,
             whole: Arc::default(),
             properties,
-            metrics,
+            metrics: ExecutionPlanMetricsSet::new(),
         })
     }
 
-    fn statistics(&self, partition: Option<usize>) -> Statistics {
+    /// The same rows, less those for which one of `filters` is not true.
+    pub(super) fn filtered(mut self, filters: impl IntoIterator<Item = Filter>) -> Self {
+        for filter in filters {
+            if self.filters.iter().all(|held| held.predicate() != filter.predicate()) {
+                self.filters.push(filter);
+            }
+        }
+        Self { whole: Arc::default(), ..self }
+    }
+
+    /// At most so many rows of each partition.
+    pub(super) fn limited(self, fetch: Option<usize>) -> Self {
+        Self { fetch, ..self }
+    }
+
+    /// The same of the columns at these positions in the table.
+    fn of_columns(&self, columns: Arc<[usize]>) -> Result<Self> {
+        let schema: SchemaRef = Arc::new(self.generation.layout().schema().project(&columns)?);
+        let properties = properties(&schema, self.partitions.len());
+        Ok(Self { columns, schema, properties, whole: Arc::default(), ..self.clone() })
+    }
+
+    /// A filter that a node above asks for, where rows can be judged by it alone.
+    fn taken(&self, filter: &Arc<dyn PhysicalExpr>) -> Result<Option<Filter>> {
+        match self.fetch.is_some() || is_volatile(filter) {
+            true => Ok(None),
+            false => Filter::over(self.generation.layout().schema(), &self.columns, filter).map(Some),
+        }
+    }
+
+    fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {
+        let all = self.unfiltered(partition);
+        let predicates: Vec<_> = self.filters.iter().filter(|filter| !filter.is_dynamic()).collect();
+        match (all.num_rows, predicates.is_empty()) {
+            // None pass where there are none.
+            (Precision::Exact(0), _) => return Ok(all),
+            (_, true) => return Ok(if self.filters.is_empty() { all } else { all.to_inexact() }),
+            _ => {}
+        }
+        // As a filter over all columns would be expected to leave them.
+        let table = self.of_columns((0..self.generation.layout().schema().fields().len()).collect())?;
+        let table = Self { filters: Vec::new(), ..table };
+        let all = Arc::new(table.unfiltered(partition));
+        let predicate = conjunction(predicates.into_iter().map(|filter| Arc::clone(filter.predicate())));
+        let filter = FilterExec::try_new(predicate, Arc::new(table))?;
+        let left = filter.statistics_from_inputs(&[all], &StatisticsArgs::new())?;
+        Ok(Arc::unwrap_or_clone(left).project(Some(&self.columns.to_vec())).to_inexact())
+    }
+
+    fn unfiltered(&self, partition: Option<usize>) -> Statistics {
         let pieces: Vec<&Piece> = match partition {
             Some(partition) => self.partitions.get(partition).into_iter().flatten().collect(),
             None => self.partitions.iter().flatten().collect(),
@@ -109,20 +163,21 @@ impl ChunkScan {
 }
 
 impl Piece {
-    fn rows(&self, generation: &Generation) -> usize {
+    pub(super) fn rows(&self, generation: &Generation) -> usize {
         match self {
             Self::Whole(at) => generation.chunks()[*at].rows(),
             Self::Rows(_, rows) => rows.len(),
         }
     }
+}
 
-    fn read(&self, generation: &Generation, columns: &[usize]) -> Result<RecordBatch> {
-        let (at, rows) = match self {
-            Self::Whole(at) => (*at, None),
-            Self::Rows(at, rows) => (*at, Some(rows)),
-        };
-        Ok(generation.chunks()[at].read(columns, rows)?)
-    }
+fn properties(schema: &SchemaRef, partitions: usize) -> Arc<PlanProperties> {
+    Arc::new(PlanProperties::new(
+        EquivalenceProperties::new(Arc::clone(schema)),
+        Partitioning::UnknownPartitioning(partitions),
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    ))
 }
 
 /// Neighbours stay together, in at most `partitions` parts of about as many rows each; one part at least.
@@ -176,12 +231,21 @@ impl DisplayAs for ChunkScan {
         let chunks: usize = self.partitions.iter().map(Vec::len).sum();
         let rows: usize = self.partitions.iter().flatten().map(|piece| piece.rows(&self.generation)).sum();
         let (table, all) = (self.generation.layout().name(), self.generation.chunks().len());
+        let filters: Vec<String> = self.filters.iter().map(|filter| filter.predicate().to_string()).collect();
+        let filters = filters.join(" AND ");
         match kind {
             DisplayFormatType::TreeRender => {
-                writeln!(f, "table={table}")?;
-                write!(f, "chunks={chunks} of {all}\nrows={rows}")?;
+                write!(f, "table={table}\nchunks={chunks} of {all}\nrows={rows}")?;
+                if !filters.is_empty() {
+                    write!(f, "\npredicate={filters}")?;
+                }
             }
-            _ => write!(f, "ChunkScan: table={table}, chunks={chunks} of {all}, rows={rows}")?,
+            _ => {
+                write!(f, "ChunkScan: table={table}, chunks={chunks} of {all}, rows={rows}")?;
+                if !filters.is_empty() {
+                    write!(f, ", predicate={filters}")?;
+                }
+            }
         }
         match self.fetch {
             Some(fetch) => write!(f, ", fetch={fetch}"),
@@ -205,9 +269,9 @@ impl ExecutionPlan for ChunkScan {
 
     fn apply_expressions(
         &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
+        apply_expression_roots(self.filters.iter().map(Filter::predicate), visit)
     }
 
     fn with_new_children(
@@ -217,24 +281,18 @@ impl ExecutionPlan for ChunkScan {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let scan = self.clone();
+    /// Without the filters that nodes of the run before have made.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut scan = Arc::unwrap_or_clone(self);
+        scan.filters.retain(|filter| !filter.is_dynamic());
+        Ok(Arc::new(Self { metrics: ExecutionPlanMetricsSet::new(), ..scan }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let pieces = self.partitions.get(partition).cloned().unwrap_or_default();
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let mut left = self.fetch.unwrap_or(usize::MAX);
-        let batches = pieces.into_iter().map_while(move |piece| {
-            if left == 0 {
-                return None;
-            }
-            let _timer = metrics.elapsed_compute().timer();
-            Some(piece.read(&scan.generation, &scan.columns).map(|batch| {
-                let batch = batch.slice(0, batch.num_rows().min(left));
-                left -= batch.num_rows();
-                metrics.record_output(batch.num_rows());
-                batch
-            }))
-        });
-        let stream = futures::stream::iter(batches);
+        let mut reader = Reader::new(self, pieces, context.session_config().batch_size(), metrics);
+        let stream = futures::stream::poll_fn(move |context| reader.poll_next(context));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 
@@ -247,9 +305,13 @@ impl ExecutionPlan for ChunkScan {
         _inputs: &[Arc<Statistics>],
         args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
-        let known = match args.partition() {
-            None => Arc::clone(self.whole.get_or_init(|| Arc::new(self.statistics(None)))),
-            partition => Arc::new(self.statistics(partition)),
+        let known = match (args.partition(), self.whole.get()) {
+            (None, Some(known)) => Arc::clone(known),
+            (None, None) => {
+                let known = Arc::new(self.statistics(None)?);
+                Arc::clone(self.whole.get_or_init(|| known))
+            }
+            (partition, _) => Arc::new(self.statistics(partition)?),
         };
         let all = known.num_rows.get_value().copied().unwrap_or_default();
         match self.fetch {
@@ -259,10 +321,51 @@ impl ExecutionPlan for ChunkScan {
     }
 
     fn with_fetch(&self, fetch: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        Some(Arc::new(Self { fetch, ..self.clone() }))
+        Some(Arc::new(self.clone().limited(fetch)))
     }
 
     fn fetch(&self) -> Option<usize> {
         self.fetch
+    }
+
+    /// Columns that are only filtered by are not read any further.
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let mut columns = Vec::with_capacity(projection.expr().len());
+        for expr in projection.expr() {
+            match expr.expr.downcast_ref::<Column>() {
+                Some(column) if column.name() == expr.alias => columns.push(self.columns[column.index()]),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Arc::new(self.of_columns(columns.into())?)))
+    }
+
+    /// Filters are applied here, where they save the reading of the other columns. Whether those that joins make on the
+    /// way drop a row is left to the joins: they are only asked where that pays.
+    fn handle_child_pushdown_result(
+        &self,
+        _phase: FilterPushdownPhase,
+        asked: ChildPushdownResult,
+        _config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let mut taken = Vec::new();
+        let mut answers = Vec::new();
+        for asked in &asked.parent_filters {
+            let filter = self.taken(&asked.filter)?;
+            answers.push(match &filter {
+                Some(filter) if !filter.is_dynamic() => PushedDown::Yes,
+                _ => PushedDown::No,
+            });
+            taken.extend(filter);
+        }
+        let is_same = taken.is_empty();
+        let propagation = FilterPushdownPropagation::with_parent_pushdown_result(answers);
+        match is_same {
+            true => Ok(propagation),
+            false => Ok(propagation.with_updated_node(Arc::new(self.clone().filtered(taken)) as _)),
+        }
     }
 }

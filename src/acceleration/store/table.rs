@@ -8,12 +8,18 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_expr::utils::{conjunction_opt, split_conjunction};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion::prelude::SessionConfig;
 
 use super::scan::{ChunkScan, Piece};
+use super::sieve::Filter;
 use super::{Generation, Layout, Pins, StoreError, prune};
 
 /// The one atomic pointer of a table.
@@ -82,17 +88,54 @@ impl AcceleratedTable {
         &self.table
     }
 
-    fn pieces(generation: &Generation, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Piece>> {
+    /// The rows for which all of `filters`, optimised expressions over the table, are true.
+    ///
+    /// # Errors
+    /// [`StoreError::NotReady`]; an expression that cannot be computed.
+    pub(crate) fn read(
+        &self,
+        config: &SessionConfig,
+        props: &ExecutionProps,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let not_ready = || {
+            let table = self.table.layout.name().clone();
+            DataFusionError::External(Box::new(StoreError::NotReady { table }))
+        };
+        let generation = Pins::pin(config, &self.table).ok_or_else(not_ready)?;
+        let schema = generation.layout().schema();
+        let (columns, queries) =
+            (DFSchema::try_from(Arc::clone(schema))?, PhysicalPlanningContext::default());
+        let predicates = filters.iter().map(|filter| create_physical_expr(filter, &columns, props, &queries));
+        let predicates = predicates.collect::<Result<Vec<_>>>()?;
+        let pieces = Self::pieces(&generation, filters, conjunction_opt(predicates.iter().cloned()).as_ref());
+        let parts = predicates.iter().flat_map(split_conjunction).cloned();
+        let parts = parts.map(|predicate| Filter::try_new(schema, predicate)).collect::<Result<Vec<_>>>()?;
+        let scan =
+            ChunkScan::try_new(Arc::clone(&generation), pieces, config.target_partitions(), projection)?;
+        Ok(Arc::new(scan.filtered(parts).limited(limit)))
+    }
+
+    /// What may pass `filters`, all together `predicate`.
+    fn pieces(
+        generation: &Generation,
+        filters: &[Expr],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+    ) -> Vec<Piece> {
         if let Some(rows) = prune::found(generation, filters) {
             let piece = |(at, rows): (usize, Vec<u32>)| Piece::Rows(at, UInt32Array::from(rows));
-            return Ok(rows.into_iter().map(piece).collect());
+            return rows.into_iter().map(piece).collect();
         }
         let all = (0..generation.chunks().len()).map(Piece::Whole);
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(all.collect()) };
-        let schema = DFSchema::try_from(Arc::clone(generation.layout().schema()))?;
-        let filter = state.create_physical_expr(filter, &schema)?;
-        let kept = prune::kept(generation, &filter);
-        Ok(all.zip(kept).filter_map(|(piece, kept)| kept.then_some(piece)).collect())
+        match predicate {
+            None => all.collect(),
+            Some(predicate) => {
+                let kept = prune::kept(generation, predicate);
+                all.zip(kept).filter_map(|(piece, kept)| kept.then_some(piece)).collect()
+            }
+        }
     }
 }
 
@@ -106,9 +149,15 @@ impl TableProvider for AcceleratedTable {
         TableType::Base
     }
 
-    /// Filters skip chunks, and are applied by whoever reads.
+    /// All that can be decided by a row alone.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let support = |filter: &&Expr| {
+            Ok(match filter.is_volatile() || filter.exists(|part| Ok(is_query(part)))? {
+                true => TableProviderFilterPushDown::Unsupported,
+                false => TableProviderFilterPushDown::Exact,
+            })
+        };
+        filters.iter().map(support).collect()
     }
 
     async fn scan(
@@ -118,15 +167,10 @@ impl TableProvider for AcceleratedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let not_ready = || {
-            let table = self.table.layout.name().clone();
-            DataFusionError::External(Box::new(StoreError::NotReady { table }))
-        };
-        let generation = Pins::pin(state.config(), &self.table).ok_or_else(not_ready)?;
-        let pieces = Self::pieces(&generation, state, filters)?;
-        let partitions = state.config().target_partitions();
-        // A limit counts the rows that pass the filters.
-        let fetch = limit.filter(|_| filters.is_empty());
-        Ok(Arc::new(ChunkScan::try_new(generation, pieces, partitions, projection, fetch)?))
+        self.read(state.config(), state.execution_props(), projection, filters, limit)
     }
+}
+
+fn is_query(part: &Expr) -> bool {
+    matches!(part, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::ScalarSubquery(_))
 }

@@ -41,6 +41,7 @@ use flight::{Listed, Progress};
 use memo::Memo;
 use policy::{Age, Lifetime, Verdict};
 use reading::Reading;
+pub(in crate::query) use reading::repeatable;
 use store::Store;
 
 pub(super) use entry::Entry;

@@ -28,6 +28,11 @@ impl Reading {
     /// this process (`information_schema`), no table at all, anything but a query. `is_dataset` knows the names of
     /// datasets and views.
     pub fn of(plan: &LogicalPlan, is_dataset: &dyn Fn(&TableScan) -> bool) -> Option<Self> {
+        Self::of_any(plan, is_dataset).filter(|reading| !reading.providers.is_empty())
+    }
+
+    /// The same, of no table perhaps.
+    fn of_any(plan: &LogicalPlan, is_dataset: &dyn Fn(&TableScan) -> bool) -> Option<Self> {
         let mut reading = Self { providers: Vec::new(), tables: Vec::new(), is_upstream: false };
         let mut is_stable = true;
         // The visitor cannot fail.
@@ -38,7 +43,7 @@ impl Reading {
             }
             Ok(if is_stable { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
         });
-        (is_stable && !reading.providers.is_empty()).then_some(reading)
+        is_stable.then_some(reading)
     }
 
     /// Whether it is a table whose changes are known, or told by an upstream.
@@ -52,6 +57,12 @@ impl Reading {
         self.providers.push(provider);
         true
     }
+}
+
+/// Whether two runs of a plan, as it was made from its statement, differ in nothing but what the tables of datasets hold:
+/// no volatile functions, no tables of this process.
+pub(in crate::query) fn repeatable(plan: &LogicalPlan, is_dataset: &dyn Fn(&TableScan) -> bool) -> bool {
+    Reading::of_any(plan, is_dataset).is_some()
 }
 
 /// Whether the step computes rows; others describe, explain or change something.

@@ -19,6 +19,9 @@ const KEY: &str = "schemathesis-writes-and-reads";
 const RUN_MAX: Duration = Duration::from_secs(300);
 const RUN_LONG_MAX: Duration = Duration::from_secs(3_600);
 
+/// CPython 3.11 counts its recursion wrong now and then where threads parse sources, as hypothesis' do.
+const CPYTHON_BUG: &str = "AST constructor recursion depth mismatch";
+
 const REST: &str = "views:
   - name: small
     sql: SELECT id FROM items WHERE id < 2
@@ -44,8 +47,14 @@ async fn the_sidecar_does_what_its_document_says() {
         Some(_) => ("500", RUN_LONG_MAX),
         None => ("25", RUN_MAX),
     };
-    let report = tokio::time::timeout(limit, run(&python, &sidecar, examples)).await;
-    let report = report.expect("schemathesis ends");
+    let asked = || async {
+        let report = tokio::time::timeout(limit, run(&python, &sidecar, examples)).await;
+        report.expect("schemathesis ends")
+    };
+    let mut report = asked().await;
+    if report.contains(CPYTHON_BUG) {
+        report = asked().await;
+    }
     assert!(report.contains("No issues found"), "{report}\n{}", sidecar.stderr());
     assert_eq!(sidecar.http("/health").await.status, 200, "it lives on");
     println!("{report}");

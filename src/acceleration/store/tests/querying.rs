@@ -208,6 +208,118 @@ fn skipping_and_finding_lose_no_row() {
         .unwrap();
 }
 
+/// Rows enough for several chunks whose texts are kept as codes.
+fn repeating() -> RecordBatch {
+    const ROWS: i64 = 150_000;
+    let text =
+        |row: i64| (row % 11 != 3).then(|| format!("a text of more than twelve bytes, {}", row * 7 % 9));
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("k", Arc::new(Int64Array::from_iter_values(0..ROWS)), false),
+        ("s", Arc::new(StringViewArray::from_iter((0..ROWS).map(text))), true),
+        (
+            "c",
+            Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("{}", row / 7 % 5)))),
+            false,
+        ),
+        (
+            "n",
+            Arc::new(Int64Array::from_iter((0..ROWS).map(|row| (row % 13 != 0).then_some(row % 97)))),
+            true,
+        ),
+        ("m", Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| row / 3_000))), false),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+}
+
+/// A condition on [`repeating`].
+fn condition() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        (0..10).prop_map(|at| format!("s = 'a text of more than twelve bytes, {at}'")),
+        (0..10).prop_map(|at| format!("s <> 'a text of more than twelve bytes, {at}'")),
+        (0..10).prop_map(|at| format!("s LIKE '%{at}'")),
+        (0..6).prop_map(|at| format!("c IN ('{at}', '2', 'none')")),
+        (0..6).prop_map(|at| format!("CAST(c AS BIGINT) + 1 > {at}")),
+        (0..97).prop_map(|at| format!("n < {at}")),
+        (0..50).prop_map(|at| format!("m = {at}")),
+        (0..150_000).prop_map(|at| format!("k >= {at}")),
+        (2..2_000).prop_map(|at| format!("k % {at} = 1")),
+        prop::sample::select(vec![
+            "s IS NULL",
+            "s IS NOT NULL",
+            "coalesce(s, c) = c",
+            "n IS NULL",
+            "n = m",
+            "c = '3' AND n = 5",
+            "s > c",
+            "n IN (SELECT q FROM few)",
+            "c NOT IN (SELECT w FROM few WHERE w IS NOT NULL)",
+            "k > (SELECT max(q) FROM few) * 1000",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    prop::collection::vec((leaf.clone(), leaf, any::<bool>()), 1..4).prop_map(|parts| {
+        let part = |(one, other, alone): (String, String, bool)| {
+            if alone { one } else { format!("({one} OR {other})") }
+        };
+        parts.into_iter().map(part).collect::<Vec<_>>().join(" AND ")
+    })
+}
+
+#[test]
+fn what_is_filtered_while_it_is_read_is_what_is_filtered_afterwards() {
+    let all = repeating();
+    let layout = Layout::try_new("rows".parse().unwrap(), all.schema(), None, vec![]).unwrap();
+    let mut load = Load::begin(Arc::new(layout), None, budget());
+    load.push(&all).unwrap();
+    let generation = load.finish().unwrap();
+    assert!(generation.chunks().len() > 3, "{} chunks", generation.chunks().len());
+    let ours = context(&published(generation), None);
+    let plain = SessionContext::new();
+    let slices = (0..all.num_rows()).step_by(10_000).map(|from| all.slice(from, 10_000)).collect();
+    plain.register_table("rows", Arc::new(MemTable::try_new(all.schema(), vec![slices]).unwrap())).unwrap();
+    let few = RecordBatch::try_from_iter_with_nullable([
+        (
+            "q",
+            Arc::new(Int64Array::from(vec![Some(5), Some(30), Some(96), Some(500), None])) as ArrayRef,
+            true,
+        ),
+        (
+            "w",
+            Arc::new(StringArray::from(vec![Some("1"), Some("4"), None, Some("9"), Some("1")])) as ArrayRef,
+            true,
+        ),
+    ]);
+    let few = few.unwrap();
+    for context in [&ours, &plain] {
+        let table = MemTable::try_new(few.schema(), vec![vec![few.clone()]]).unwrap();
+        context.register_table("few", Arc::new(table)).unwrap();
+    }
+    let selects = prop::sample::select(vec![
+        "SELECT count(*), sum(k), count(s), min(s), max(c), sum(n) FROM rows WHERE {}",
+        "SELECT k, s, c FROM rows WHERE {} ORDER BY k LIMIT 40",
+        "SELECT c, s, k FROM rows WHERE {} ORDER BY m DESC, k LIMIT 7",
+        "SELECT s, count(*), max(k) FROM rows WHERE {} GROUP BY s",
+        "SELECT count(*), sum(k), min(rows.s) FROM few JOIN rows ON few.q = rows.n WHERE {}",
+        "SELECT count(*), sum(k), min(few.q) FROM few LEFT JOIN rows ON few.q = rows.n AND few.w = rows.c WHERE {}",
+        "SELECT count(*), sum(k) FROM rows WHERE {} AND EXISTS (SELECT 1 FROM few WHERE few.q = rows.m)",
+        "SELECT count(*), sum(a.k) FROM rows a JOIN rows b ON a.k = b.m * 3 WHERE b.n = 7 AND a.k IN (SELECT k FROM rows WHERE {})",
+        "WITH RECURSIVE r(x) AS (SELECT 5 UNION ALL SELECT rows.k / 2 FROM r JOIN rows ON rows.k = x * 3 WHERE x < 900 AND ({})) SELECT count(*), sum(x) FROM r",
+    ]);
+    let case = prop::collection::vec((selects, condition()), 6);
+    let runtime = runtime();
+    runner(6)
+        .run(&case, |statements| {
+            for (select, condition) in statements {
+                let sql = select.replace("{}", &condition);
+                let both = async { (lines(&ours, &sql).await, lines(&plain, &sql).await) };
+                let (ours, theirs) = runtime.block_on(both);
+                prop_assert_eq!(ours, theirs, "{}", sql);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
 #[test]
 fn a_query_sees_one_generation_however_often_it_scans() {
     runtime().block_on(async {

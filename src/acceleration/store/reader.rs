@@ -1,0 +1,94 @@
+//! The rows of one partition of a scan, batch by batch.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arrow::array::RecordBatch;
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::Result;
+use datafusion::physical_plan::metrics::BaselineMetrics;
+
+use super::Generation;
+use super::chosen::Chosen;
+use super::scan::{ChunkScan, Piece};
+use super::sieve::Sieve;
+
+/// So many pieces without a row, and others have their turn.
+const PIECES_PER_TURN: usize = 16;
+
+/// Reads the pieces in their order. Few rows of each are put together to batches worth the while.
+pub(super) struct Reader {
+    generation: Arc<Generation>,
+    schema: SchemaRef,
+    columns: Arc<[usize]>,
+    pieces: std::vec::IntoIter<Piece>,
+    sieve: Sieve,
+    batches: BatchCoalescer,
+    /// Rows that are still wanted.
+    left: usize,
+    metrics: BaselineMetrics,
+}
+
+impl Reader {
+    pub(super) fn new(
+        scan: &ChunkScan,
+        pieces: Vec<Piece>,
+        batch_rows: usize,
+        metrics: BaselineMetrics,
+    ) -> Self {
+        let batches = BatchCoalescer::new(Arc::clone(&scan.schema), batch_rows)
+            .with_biggest_coalesce_batch_size(Some(batch_rows / 2));
+        Self {
+            generation: Arc::clone(&scan.generation),
+            schema: Arc::clone(&scan.schema),
+            columns: Arc::clone(&scan.columns),
+            pieces: pieces.into_iter(),
+            sieve: Sieve::new(&scan.filters),
+            batches,
+            left: scan.fetch.unwrap_or(usize::MAX),
+            metrics,
+        }
+    }
+
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        let timer = self.metrics.elapsed_compute().clone();
+        let _timer = timer.timer();
+        for _ in 0..PIECES_PER_TURN {
+            if let Some(batch) = self.batches.next_completed_batch() {
+                self.metrics.record_output(batch.num_rows());
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            match self.read_on() {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(None),
+                Err(error) => {
+                    self.left = 0;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads one more piece, or puts out what is left; false where nothing is.
+    fn read_on(&mut self) -> Result<bool> {
+        let piece = if self.left == 0 { None } else { self.pieces.next() };
+        let Some(piece) = piece else {
+            self.batches.finish_buffered_batch()?;
+            return Ok(self.batches.has_completed_batch());
+        };
+        let (at, rows) = match piece {
+            Piece::Whole(at) => (at, Chosen::First(self.generation.chunks()[at].rows())),
+            Piece::Rows(at, rows) => (at, Chosen::At(rows)),
+        };
+        let chunk = &self.generation.chunks()[at];
+        let chosen = self.sieve.sift(chunk, rows)?.at_most(self.left);
+        if !chosen.is_empty() {
+            self.left -= chosen.len();
+            self.batches.push_batch(chunk.read(&self.schema, &self.columns, &chosen)?)?;
+        }
+        Ok(true)
+    }
+}
