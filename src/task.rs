@@ -136,7 +136,7 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let _ = self.start(name, task);
+        let _ = self.start(name, Box::pin(task));
     }
 
     /// Runs `task` until it ends, the scope is cancelled or the returned owner is dropped.
@@ -151,7 +151,7 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.token.clone().run_until_cancelled_owned(task).map(Option::unwrap_or_default)
+        self.token.clone().run_until_cancelled_owned(Box::pin(task)).map(Option::unwrap_or_default)
     }
 
     fn start<F>(&self, name: &'static str, task: F) -> AbortHandle
@@ -159,7 +159,8 @@ impl Scope {
         F: Future<Output = ()> + Send + 'static,
     {
         let guard = NameGuard::new(name, Arc::clone(&self.names));
-        // No async block: it would keep room for the task twice.
+        // No async block: it would keep room for the task twice. Callers put it on the heap: it is wrapped five times here and
+        // below, and large ones (an answer's is thousands of bytes) were copied each time.
         let task = task.map(move |()| drop(guard));
         self.tracker.spawn(task.instrument(tracing::debug_span!("task", name))).abort_handle()
     }

@@ -31,6 +31,7 @@ use super::processed;
 use super::records::{Place, Records};
 use super::shapes::Shapes;
 use super::statement::Explain;
+use super::written::Texts;
 use super::{
     Answer, Batches, Cached, Caller, CancelError, DatasetState, DatasetStatus, QueryError, QueryRecord,
     QueryRef, Request, explain,
@@ -72,6 +73,7 @@ pub struct Engine {
     pub(super) planning: Admission,
     /// The upstream's schema of a forwarded statement, by its SQL and upstream.
     promises: moka::sync::Cache<Promised, SchemaRef>,
+    pub(super) texts: Texts,
     pub(super) shapes: Shapes,
     pub(super) plans: Plans,
     cache: Option<ResultsCache>,
@@ -110,6 +112,7 @@ impl Engine {
             running,
             planning,
             promises,
+            texts: Texts::new(),
             shapes: Shapes::new(),
             plans: Plans::new(),
             cache: None,
@@ -219,7 +222,9 @@ impl Engine {
     }
 
     pub(super) async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
-        if let Some(forward) = self.shapes.recall(request, self.federation.catalog_version())
+        let version = self.federation.catalog_version();
+        let known = self.texts.of(request).and_then(|text| self.shapes.recall(&text, version));
+        if let Some(forward) = known
             && let Some(schema) = self.promises.get(&Promised::of(&forward))
         {
             return Ok(schema);
@@ -468,9 +473,10 @@ impl Engine {
         if is_kept || request.cache.only_if_cached {
             return Ok(Err(turn));
         }
-        let Some(forward) = self.shapes.recall(request, self.federation.catalog_version()) else {
-            return Ok(Err(turn));
-        };
+        let version = self.federation.catalog_version();
+        let known = self.texts.of(request).and_then(|text| self.shapes.recall(&text, version));
+        let Some(forward) = known else { return Ok(Err(turn)) };
+        tracing::debug!("sent as a statement of this shape was");
         if let Some(context) = Context::current() {
             let names: Vec<String> = forward.datasets.iter().map(ToString::to_string).collect();
             tell_datasets(&context, names.iter().map(String::as_str));

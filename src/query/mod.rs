@@ -28,6 +28,7 @@ mod subscribe;
 mod told;
 mod typed;
 mod vocabulary;
+mod written;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

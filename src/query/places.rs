@@ -13,7 +13,7 @@ use arrow::datatypes::Field;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Between, Placeholder};
+use datafusion::logical_expr::expr::{Between, Cast, Placeholder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -157,8 +157,15 @@ impl Places<'_> {
         })
     }
 
+    /// A place for a mark, also where the mark is given another type.
     fn place(&mut self, expr: Box<Expr>) -> Box<Expr> {
-        let Expr::Literal(value, _) = expr.as_ref() else { return expr };
+        let value = match *expr {
+            Expr::Literal(ref value, _) => value,
+            Expr::Cast(Cast { expr, field }) => {
+                return Box::new(Expr::Cast(Cast { expr: self.place(expr), field }));
+            }
+            _ => return expr,
+        };
         let Some(at) = self.marks.iter().position(|mark| mark == value) else { return expr };
         self.found[at] += 1;
         let field = Field::new("", value.data_type(), false);

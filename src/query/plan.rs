@@ -63,7 +63,9 @@ impl Engine {
     pub(super) async fn plan(&self, request: &Request) -> Result<Planned, QueryError> {
         let version = self.federation.catalog_version();
         let (weight, form) = (Weight::of(&request.sql), Form::of(request.protocol));
-        if let Some(Learned { plan, reading, reason }) = self.plans.recall(request, version) {
+        let known = self.texts.of(request).and_then(|text| self.plans.recall(&text, version));
+        if let Some(Learned { plan, reading, reason }) = known {
+            tracing::debug!("planned as a statement of this shape was");
             tell_reading(&reading);
             let plan = Logical { plan, is_optimized: true };
             let route = Route::Scan { reason: reason.to_string() };
@@ -77,13 +79,16 @@ impl Engine {
             let has_remote = reading.has_remote;
             tell_reading(&reading);
             let route = self.federation.route(&parsed.statement);
-            match (&route, &parsed.explain) {
-                (Route::Forward(forward), None) => {
-                    self.shapes.learn(&self.federation, request, version, forward);
+            if parsed.explain.is_none() {
+                self.texts.learn(request, &parsed.statement);
+            }
+            match (&route, &parsed.explain, self.texts.of(request)) {
+                (Route::Forward(forward), None, Some(text)) => {
+                    self.shapes.learn(&self.federation, &text, version, forward);
                 }
-                (Route::Scan { reason }, None) if !has_remote && self.is_repeatable(&plan) => {
+                (Route::Scan { reason }, None, Some(text)) if !has_remote && self.is_repeatable(&plan) => {
                     let (plan, reason) = (plan.clone(), reason.as_str().into());
-                    self.learn(request, version, Learned { plan, reading, reason }).await;
+                    self.learn(&text, version, Learned { plan, reading, reason }).await;
                 }
                 _ => {}
             }

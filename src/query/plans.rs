@@ -14,7 +14,7 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::shape::{Shape, Shaped};
 use super::statement::parse_one;
-use super::{Engine, Parameters, Request, places};
+use super::{Engine, places};
 use crate::federation::Reading;
 
 /// What shapes take together, in bytes.
@@ -91,21 +91,14 @@ impl Plans {
     }
 
     /// The plan of a statement, where it was learned.
-    pub fn recall(&self, request: &Request, version: u64) -> Option<Learned> {
-        let shaped = shaped(request)?;
+    pub fn recall(&self, text: &str, version: u64) -> Option<Learned> {
+        let shaped = Shaped::of(text)?;
         let places = self.shapes.get(&shaped.shape).filter(|places| places.version == version)?;
         let open = places.open.as_ref()?;
         let values = values(&shaped, open)?;
         let known = self.plans.get(&Key::of(shaped, open)).filter(|known| known.version == version)?;
         let State::Learned(learned) = &known.state else { return None };
         learned.filled(&values)
-    }
-}
-
-fn shaped(request: &Request) -> Option<Shaped<'_>> {
-    match request.parameters {
-        Parameters::None => Shaped::of(&request.sql),
-        _ => None,
     }
 }
 
@@ -137,8 +130,8 @@ impl Learned {
 impl Engine {
     /// Remembers a statement that is answered here. Its plan is not optimised, and the same in every run; `version` was
     /// the catalog's before it was planned.
-    pub(super) async fn learn(&self, request: &Request, version: u64, planned: Learned) {
-        let Some(shaped) = shaped(request) else { return };
+    pub(super) async fn learn(&self, text: &str, version: u64, planned: Learned) {
+        let Some(shaped) = Shaped::of(text) else { return };
         let Plans { shapes, plans } = &self.plans;
         let places = shapes.get(&shaped.shape).filter(|places| places.version == version);
         let (open, is_new) = match places.as_ref().map(|places| &places.open) {

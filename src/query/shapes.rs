@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::shape::{Shape, Shaped, Template};
 use super::statement::parse_one;
-use super::{Parameters, Request};
 use crate::federation::{Federation, Forward, Route};
 
 /// What the shapes take together, in bytes.
@@ -41,29 +40,22 @@ impl Shapes {
     }
 
     /// How a statement is sent, where one of its shape has been sent before.
-    pub fn recall(&self, request: &Request, version: u64) -> Option<Forward> {
-        let shaped = shaped(request)?;
+    pub fn recall(&self, text: &str, version: u64) -> Option<Forward> {
+        let shaped = Shaped::of(text)?;
         let known = self.0.get(&shaped.shape).filter(|known| known.version == version)?;
         let Sent { template, forward } = known.sent.as_ref()?;
         Some(Forward { sql: template.filled(&shaped.literals), ..forward.clone() })
     }
 
     /// Learns how a statement was sent. `version` was read before it was planned.
-    pub fn learn(&self, federation: &Federation, request: &Request, version: u64, forward: &Forward) {
-        let Some(shaped) = shaped(request) else { return };
+    pub fn learn(&self, federation: &Federation, text: &str, version: u64, forward: &Forward) {
+        let Some(shaped) = Shaped::of(text) else { return };
         if self.0.get(&shaped.shape).is_some_and(|known| known.version == version) {
             return;
         }
         let sent = template(federation, &shaped, forward);
         let sent = sent.map(|template| Sent { template, forward: forward.without_text() });
         self.0.insert(shaped.shape, Arc::new(Known { version, sent }));
-    }
-}
-
-fn shaped(request: &Request) -> Option<Shaped<'_>> {
-    match request.parameters {
-        Parameters::None => Shaped::of(&request.sql),
-        _ => None,
     }
 }
 

@@ -219,14 +219,12 @@ impl VisitorMut for Binder<'_> {
 
 impl Binder<'_> {
     fn find(&mut self, placeholder: &str, place: Location) -> Result<usize, QueryError> {
-        let name = placeholder.trim_start_matches(['$', ':', '@']);
-        let found = match (placeholder, name.parse::<usize>()) {
-            ("?", _) => {
+        let found = match placeholder {
+            "?" => {
                 let mark = self.marks.binary_search(&place).ok();
                 mark.and_then(|at| self.parameters.numbered(at + 1))
             }
-            (_, Ok(number)) => self.parameters.numbered(number).or_else(|| self.parameters.position(name)),
-            _ => self.parameters.position(name),
+            name => self.parameters.find(name),
         };
         match found {
             Some(at) => {
@@ -241,7 +239,16 @@ impl Binder<'_> {
 }
 
 impl Parameters {
-    fn len(&self) -> usize {
+    /// Where the parameter is that a statement calls `$1` or `$name`.
+    pub(super) fn find(&self, placeholder: &str) -> Option<usize> {
+        let name = placeholder.trim_start_matches(['$', ':', '@']);
+        match name.parse::<usize>() {
+            Ok(number) => self.numbered(number).or_else(|| self.position(name)),
+            Err(_) => self.position(name),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::None => 0,
             Self::Positional(values) => values.len(),
@@ -261,7 +268,7 @@ impl Parameters {
     }
 
     /// The literal of the parameter at `at`, which the statement calls `name`.
-    fn literal(&self, name: &str, at: usize) -> Result<Expr, QueryError> {
+    pub(super) fn literal(&self, name: &str, at: usize) -> Result<Expr, QueryError> {
         const NULL: &serde_json::Value = &serde_json::Value::Null;
         match self {
             Self::None => literal(name, NULL),

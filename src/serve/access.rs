@@ -5,7 +5,7 @@
 //! that it holds on every replica and ends with its key. Without keys everybody may do everything.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ::http::header::AUTHORIZATION;
 use ::http::{HeaderMap, Request};
@@ -166,8 +166,9 @@ impl Known {
 impl Identity {
     /// Where there are no keys. Its seals keep bytes whole, and nobody out: there is nobody to keep out.
     pub(super) fn anonymous() -> Self {
-        let seal = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, SEAL_PURPOSE));
-        Self { caller: Caller::anonymous(), seal }
+        static SEAL: LazyLock<Arc<hmac::Key>> =
+            LazyLock::new(|| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, SEAL_PURPOSE)));
+        Self { caller: Caller::anonymous(), seal: Arc::clone(&SEAL) }
     }
 
     /// `payload` with a seal that only this principal's requests open.

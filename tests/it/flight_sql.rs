@@ -194,6 +194,56 @@ async fn parameters_are_bound_with_their_types_and_forwarded_as_literals() {
     );
 }
 
+/// Each is learned from its first runs, with parameters of one type and another, and answered for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_statements_run_again_with_other_parameters() {
+    let ids_of = |count: i64| Arc::new(Int64Array::from_iter_values(0..count)) as ArrayRef;
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..300).map(|id| format!("it's {id}"))));
+    let days: ArrayRef = Arc::new(Date32Array::from_iter_values(19_000..19_300));
+    let rows = batch([("id", ids_of(300)), ("name", names), ("day", days)]);
+    let upstream = Upstream::builder().table("t", rows).start().await;
+    let datasets = [
+        Dataset::of("kept", &upstream).table("t").accelerated("primary_key: id"),
+        Dataset::of("there", &upstream).table("t"),
+    ];
+    let builder =
+        Sidecar::builder().spicepod(&spicepod(&datasets, "")).env("RUST_LOG", "warn,sidewing=debug");
+    let sidecar = builder.start().await;
+    sidecar.wait_ready().await;
+    let mut client = client(&sidecar).await;
+    let small = |value: i32| Arc::new(Int32Array::from(vec![value])) as ArrayRef;
+    for table in ["kept", "there"] {
+        for round in 0..12_i64 {
+            let id = round * 7 % 300;
+            let name = format!("it's {id}");
+            let day: ArrayRef = Arc::new(Date32Array::from(vec![19_000 + id as i32]));
+            let low = if round % 2 == 0 { int(id) } else { small(id as i32) };
+            for (condition, parameters) in [
+                ("id = $1", vec![("$1", int(id))]),
+                ("id = ?", vec![("a", small(id as i32))]),
+                ("name = ? and id <= ?", vec![("a", text(&name)), ("b", int(id))]),
+                ("day = $day", vec![("day", day)]),
+                ("id >= $low and id < $low + 1", vec![("low", low)]),
+            ] {
+                let sql = format!("select id, name from {table} where {condition}");
+                let found = run(&mut client, &sql, parameters).await.unwrap();
+                assert_eq!(ids(&found), [id], "{sql} in round {round}");
+            }
+            // What is missing or too much is refused after as before.
+            let sql = format!("select id from {table} where id = $1");
+            for parameters in [vec![("$2", int(1))], vec![("a", int(1)), ("b", int(2))]] {
+                run(&mut client, &sql, parameters).await.unwrap_err();
+            }
+        }
+    }
+    // The first two runs of each form teach; a type that needs a function to be written (`arrow_cast`) has no place.
+    let log = sidecar.stderr();
+    for words in ["planned as a statement of this shape was", "sent as a statement of this shape was"] {
+        let count = log.matches(words).count();
+        assert!(count >= 40, "{words}: {count}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_bound_is_refused_in_words() {
     let (_upstream, sidecar) = world().await;

@@ -3,7 +3,8 @@
 //! Keys are compared whole. A plan has no names of tables' homes in it: that they still mean the same tables is what
 //! an entry checks ([`super::basis`]). Nothing of a session belongs to a key, because no statement can set anything.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
@@ -19,9 +20,18 @@ const PLAN_BYTES_PER_BYTE: usize = 8;
 /// Statements whose keys would take more, in bytes, are not cached.
 const KEY_BYTES_MAX: usize = 512 << 10;
 
-/// See the module. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::query) struct Key(Arc<Parts>);
+/// Hashes keys, with a secret of this process.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// See the module. Cheap to clone, and to look up: a plan is hashed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::query) struct Key(Arc<Hashed>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Hashed {
+    hash: u64,
+    parts: Parts,
+}
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Parts {
@@ -51,21 +61,28 @@ impl Key {
         };
         let CacheWishes { key: client, .. } = &request.cache;
         let (principal, client) = (request.principal.clone(), client.clone());
-        Some(Self(Arc::new(Parts { principal, client, statement })))
+        let parts = Parts { principal, client, statement };
+        Some(Self(Arc::new(Hashed { hash: HASHER.hash_one(&parts), parts })))
     }
 
     pub(super) fn principal(&self) -> &Principal {
-        &self.0.principal
+        &self.0.parts.principal
     }
 
     pub(super) fn has_client_key(&self) -> bool {
-        self.0.client.is_some()
+        self.0.parts.client.is_some()
     }
 
     /// About what the key of this request takes, in bytes.
     pub(super) fn bytes(request: &Request) -> usize {
         let text = request.sql.len() + shown(&request.parameters).len();
         PLAN_BYTES_PER_BYTE.saturating_mul(text).saturating_add(KEY_BYTES)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
     }
 }
 
