@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Expr, Value};
 
 use super::statement::parse_one;
 use super::{Parameters, Request};
@@ -72,13 +73,25 @@ fn written(sql: &str, parameters: &Parameters) -> Option<String> {
             let found = parameters.find(&name)?;
             used[found] = true;
             text.push_str(&sql[begun..at]);
-            text.push_str(&parameters.literal(placeholder, found).ok()?.to_string());
+            text.push_str(&shown(&parameters.literal(placeholder, found).ok()?)?);
             begun = end;
         }
         at = end;
     }
     text.push_str(&sql[begun..]);
     used.into_iter().all(|used| used).then_some(text)
+}
+
+/// A literal as text. The printer takes two quotes in a row for one that is doubled already: texts are quoted here, and what
+/// has such ones inside is not written.
+fn shown(literal: &Expr) -> Option<String> {
+    if let Expr::Value(value) = literal
+        && let Value::SingleQuotedString(text) = &value.value
+    {
+        return Some(format!("'{}'", text.replace('\'', "''")));
+    }
+    let shown = literal.to_string();
+    (!shown.contains("''")).then_some(shown)
 }
 
 /// How many bytes there are to behind the closing quote; a doubled one closes nothing.
