@@ -50,6 +50,11 @@ deny:
 bench *args:
     cargo bench --bench federated --bench pushdown --bench crowd -- "$@"
 
+# What was promised and what is reached, of the image's build; `just goals --write` keeps the table
+goals *args:
+    cargo build --locked --profile dist --bin sidewing
+    SIDEWING_BINARY=target/dist/sidewing cargo bench --bench goals -- "$@"
+
 # The image
 image:
     docker build --file docker/Dockerfile --tag sidewing .

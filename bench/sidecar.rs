@@ -16,7 +16,10 @@ const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// The binary that is measured: the one that cargo built beside this bench, or what `SIDEWING_BINARY` names.
 pub fn program() -> PathBuf {
-    std::env::var_os("SIDEWING_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_sidewing").into(), PathBuf::from)
+    let named = std::env::var_os("SIDEWING_BINARY").map(PathBuf::from);
+    let program = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_sidewing").into());
+    // It is started in another directory.
+    std::path::absolute(&program).unwrap_or(program)
 }
 
 /// Runs the spicepod of `directory` on free ports until all datasets are ready.
