@@ -1,16 +1,21 @@
 //! Plans of statements that are answered here, by their shape: the next one of a shape is neither read nor optimised.
 //!
 //! A plan holds as long as the catalog does ([`crate::federation::Federation::catalog_version`]), and belongs to the
-//! engine of one configuration. What its tables hold is not in it: each run reads their generations of now.
+//! engine of one configuration. Its tables are not in it: each run reads their generations of now, and one that the
+//! catalog lets go is gone.
 //!
 //! Literals that filters compare with may be others in the next statement, all that is else in the text may not. A shape
 //! is learned when it comes for the second time, and only where its plan, filled with the literals of the statement at
 //! hand, is the one that planning gives.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::{ScalarValue, internal_datafusion_err};
+use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
 
 use super::shape::{Shape, Shaped};
 use super::statement::parse_one;
@@ -59,7 +64,17 @@ enum State {
     Seen,
     /// To be planned each time.
     Unsuited,
-    Learned(Box<Learned>),
+    Learned(Box<Kept>),
+}
+
+/// A plan that is kept. Its tables are the catalog's: when it lets one go, nothing here keeps the rows.
+struct Kept {
+    /// Optimised, with places, over tables that have nothing but their columns.
+    plan: LogicalPlan,
+    /// In the order in which the plan is walked.
+    tables: Vec<Weak<dyn TableProvider>>,
+    reading: Arc<Reading>,
+    reason: Arc<str>,
 }
 
 /// What planning a statement came to.
@@ -97,8 +112,8 @@ impl Plans {
         let open = places.open.as_ref()?;
         let values = values(&shaped, open)?;
         let known = self.plans.get(&Key::of(shaped, open)).filter(|known| known.version == version)?;
-        let State::Learned(learned) = &known.state else { return None };
-        learned.filled(&values)
+        let State::Learned(kept) = &known.state else { return None };
+        kept.filled(&values)
     }
 }
 
@@ -116,14 +131,38 @@ impl Key {
     }
 }
 
-impl Learned {
-    /// None where a value cannot be computed with: planning says what is wrong with it.
-    fn filled(&self, values: &[ScalarValue]) -> Option<Self> {
-        let plan = match values.is_empty() {
-            true => self.plan.clone(),
-            false => places::filled(&self.plan, values).ok()?,
-        };
-        Some(Self { plan, reading: Arc::clone(&self.reading), reason: Arc::clone(&self.reason) })
+impl Kept {
+    fn of(learned: Learned) -> Option<Self> {
+        let Learned { plan, reading, reason } = learned;
+        let mut tables = Vec::new();
+        let plan = plan.transform_down_with_subqueries(|node| {
+            let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+            tables.push(Arc::downgrade(&source_as_provider(&scan.source)?));
+            let source = Arc::new(LogicalTableSource::new(scan.source.schema()));
+            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+        });
+        Some(Self { plan: plan.data().ok()?, tables, reading, reason })
+    }
+
+    /// None where a table is gone, or where a value cannot be computed with: planning says what is wrong with it.
+    fn filled(&self, values: &[ScalarValue]) -> Option<Learned> {
+        let tables: Option<Vec<_>> = self.tables.iter().map(Weak::upgrade).collect();
+        let mut tables = tables?.into_iter();
+        let plan = filled(&self.plan, values)?.transform_down_with_subqueries(|node| {
+            let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+            let table = tables.next().ok_or_else(|| internal_datafusion_err!("a plan with more tables"))?;
+            let source = provider_as_source(table);
+            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+        });
+        let (reading, reason) = (Arc::clone(&self.reading), Arc::clone(&self.reason));
+        Some(Learned { plan: plan.data().ok()?, reading, reason })
+    }
+}
+
+fn filled(plan: &LogicalPlan, values: &[ScalarValue]) -> Option<LogicalPlan> {
+    match values.is_empty() {
+        true => Some(plan.clone()),
+        false => places::filled(plan, values).ok(),
     }
 }
 
@@ -154,21 +193,21 @@ impl Engine {
             _ => self
                 .learned(&shaped, &open, planned)
                 .await
-                .map_or(State::Unsuited, |learned| State::Learned(Box::new(learned))),
+                .map_or(State::Unsuited, |kept| State::Learned(Box::new(kept))),
         };
         plans.insert(Key::of(shaped, &open), Arc::new(Known { version, state }));
     }
 
-    async fn learned(&self, shaped: &Shaped<'_>, open: &[bool], planned: Learned) -> Option<Learned> {
+    async fn learned(&self, shaped: &Shaped<'_>, open: &[bool], planned: Learned) -> Option<Kept> {
         let state = self.federation.context().state();
         let wanted = state.optimize(&planned.plan).ok()?;
         if !open.contains(&true) {
-            return Some(Learned { plan: wanted, ..planned });
+            return Kept::of(Learned { plan: wanted, ..planned });
         }
         let plan = self.marked_plan(shaped, open).await?;
-        let learned = Learned { plan: state.optimize(&plan).ok()?, ..planned };
-        let filled = learned.filled(&values(shaped, open)?)?;
-        (filled.plan == wanted).then_some(learned)
+        let plan = state.optimize(&plan).ok()?;
+        let is_same = filled(&plan, &values(shaped, open)?)? == wanted;
+        Kept::of(Learned { plan, ..planned }).filter(|_| is_same)
     }
 
     /// Which literals a plan can have places for.
@@ -194,5 +233,42 @@ impl Engine {
         let values = marks.iter().enumerate().filter(|(at, _)| open.get(*at) == Some(&true));
         let values: Option<Vec<_>> = values.map(|(at, mark)| shaped.shape.value(at, mark)).collect();
         places::opened(plan, &values?).ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use datafusion::datasource::MemTable;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kept_plan_keeps_no_table() {
+        let rows: ArrayRef = Arc::new(Int64Array::from_iter_values(0..9));
+        let rows = RecordBatch::try_from_iter([("a", rows)]).unwrap();
+        let context = SessionContext::new();
+        for name in ["t", "u"] {
+            let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap();
+            context.register_table(name, Arc::new(table)).unwrap();
+        }
+        let sql = "SELECT t.a FROM t JOIN u ON t.a = u.a WHERE t.a > (SELECT min(a) + 5 FROM u) AND t.a IN (SELECT a FROM t)";
+        let state = context.state();
+        let read = state.create_logical_plan(sql).await.unwrap();
+        let plan = state.optimize(&read).unwrap();
+        let learned = Learned { plan: plan.clone(), reading: Arc::default(), reason: "".into() };
+        let kept = Kept::of(learned).unwrap();
+        // The subquery is asked on both sides of the join.
+        assert_eq!(kept.tables.len(), 5);
+        let again = kept.filled(&[]).unwrap().plan;
+        assert_eq!(again, plan);
+        let physical = state.query_planner().create_physical_plan(&again, &state).await.unwrap();
+        let found = datafusion::physical_plan::collect(physical, context.task_ctx()).await.unwrap();
+        assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+        drop((read, plan, again, found));
+        context.deregister_table("u").unwrap();
+        assert!(kept.filled(&[]).is_none());
+        assert_eq!(kept.tables.iter().filter(|table| table.strong_count() == 0).count(), 3);
     }
 }

@@ -172,7 +172,12 @@ impl Sieve {
             if filter.is_dynamic && tally.ignores(before) {
                 continue;
             }
-            let Some(mask) = filter.passing(chunk, &chosen)? else { continue };
+            let passing = match filter.passing(chunk, &chosen) {
+                // It is advice: what it cannot judge is judged by whoever made it.
+                Err(_) if filter.is_dynamic => None,
+                passing => passing?,
+            };
+            let Some(mask) = passing else { continue };
             chosen = chosen.narrowed(mask)?;
             tally.count(before, chosen.len());
         }
