@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::logical_expr::TableScan;
 use futures::{FutureExt, StreamExt};
 
 use super::admission::Turn;
@@ -79,8 +78,7 @@ impl Engine {
         if planned.explain.is_some() {
             return None;
         }
-        let is_dataset = |scan: &TableScan| self.federation.find(&scan.table_name.to_vec()).is_some();
-        cache.case(request, version, &planned.plan.plan, &is_dataset)
+        cache.case(request, version, &planned.plan.plan, &|scan| self.is_dataset(scan))
     }
 
     /// Runs a statement for one client.

@@ -222,9 +222,7 @@ impl Engine {
     }
 
     pub(super) async fn find_schema(&self, request: &Request) -> Result<SchemaRef, QueryError> {
-        let version = self.federation.catalog_version();
-        let known = self.texts.of(request).and_then(|text| self.shapes.recall(&text, version));
-        if let Some(forward) = known
+        if let Some(forward) = self.known_forward(request)
             && let Some(schema) = self.promises.get(&Promised::of(&forward))
         {
             return Ok(schema);
@@ -461,6 +459,11 @@ impl Engine {
         Ok(Started { schema: promised, parts, pins: None })
     }
 
+    /// How a statement is sent, where one of its shape has been sent before.
+    fn known_forward(&self, request: &Request) -> Option<Forward> {
+        self.shapes.recall(&self.texts.of(request)?, self.federation.catalog_version())
+    }
+
     /// Sends a statement of a shape that has been sent before, without planning it; gives the turn back where there was
     /// none, or where the upstream refuses it: then a plan says more, or answers by scans.
     async fn run_known(
@@ -473,9 +476,7 @@ impl Engine {
         if is_kept || request.cache.only_if_cached {
             return Ok(Err(turn));
         }
-        let version = self.federation.catalog_version();
-        let known = self.texts.of(request).and_then(|text| self.shapes.recall(&text, version));
-        let Some(forward) = known else { return Ok(Err(turn)) };
+        let Some(forward) = self.known_forward(request) else { return Ok(Err(turn)) };
         tracing::debug!("sent as a statement of this shape was");
         if let Some(context) = Context::current() {
             let names: Vec<String> = forward.datasets.iter().map(ToString::to_string).collect();

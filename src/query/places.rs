@@ -43,7 +43,8 @@ pub(super) fn opened(plan: LogicalPlan, marks: &[ScalarValue]) -> Result<Option<
 fn is_simple(plan: &LogicalPlan) -> Result<bool> {
     let mut tables = 0;
     let mut is_known = true;
-    plan.apply(|node| {
+    // A subquery brings another table, or a step that is none of these.
+    plan.apply_with_subqueries(|node| {
         tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));
         is_known &= matches!(
             node,
@@ -62,7 +63,6 @@ fn is_simple(plan: &LogicalPlan) -> Result<bool> {
         Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(op, Operator::Or | Operator::NotEq),
         Expr::Not(_) | Expr::InList(_) | Expr::Case(_) => true,
         Expr::Between(Between { negated, .. }) => *negated,
-        Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::ScalarSubquery(_) => true,
         _ => false,
     })?;
     Ok(tables == 1 && is_known && !has_more)

@@ -86,7 +86,9 @@ impl Engine {
                 (Route::Forward(forward), None, Some(text)) => {
                     self.shapes.learn(&self.federation, &text, version, forward);
                 }
-                (Route::Scan { reason }, None, Some(text)) if !has_remote && self.is_repeatable(&plan) => {
+                (Route::Scan { reason }, None, Some(text))
+                    if !has_remote && repeatable(&plan, &|scan| self.is_dataset(scan)) =>
+                {
                     let (plan, reason) = (plan.clone(), reason.as_str().into());
                     self.learn(&text, version, Learned { plan, reading, reason }).await;
                 }
@@ -98,10 +100,9 @@ impl Engine {
         weight.aside(planning).await
     }
 
-    /// Whether the plan is the same, and computes the same, whenever the statement is run.
-    fn is_repeatable(&self, plan: &LogicalPlan) -> bool {
-        let is_dataset = |scan: &TableScan| self.federation.find(&scan.table_name.to_vec()).is_some();
-        repeatable(plan, &is_dataset)
+    /// Whether a step reads a dataset or a view.
+    pub(super) fn is_dataset(&self, scan: &TableScan) -> bool {
+        self.federation.find(&scan.table_name.to_vec()).is_some()
     }
 
     pub(super) async fn logical(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {

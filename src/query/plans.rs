@@ -11,15 +11,12 @@
 use std::sync::{Arc, Weak};
 
 use datafusion::catalog::TableProvider;
-use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
-use datafusion::common::tree_node::{Transformed, TransformedResult};
-use datafusion::common::{ScalarValue, internal_datafusion_err};
-use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::LogicalPlan;
 
 use super::shape::{Shape, Shaped};
 use super::statement::parse_one;
-use super::{Engine, places};
+use super::{Engine, places, tables};
 use crate::federation::Reading;
 
 /// What shapes take together, in bytes.
@@ -134,28 +131,16 @@ impl Key {
 impl Kept {
     fn of(learned: Learned) -> Option<Self> {
         let Learned { plan, reading, reason } = learned;
-        let mut tables = Vec::new();
-        let plan = plan.transform_down_with_subqueries(|node| {
-            let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-            tables.push(Arc::downgrade(&source_as_provider(&scan.source)?));
-            let source = Arc::new(LogicalTableSource::new(scan.source.schema()));
-            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
-        });
-        Some(Self { plan: plan.data().ok()?, tables, reading, reason })
+        let (plan, tables) = tables::taken_out(plan).ok()?;
+        Some(Self { plan, tables: tables.iter().map(Arc::downgrade).collect(), reading, reason })
     }
 
     /// None where a table is gone, or where a value cannot be computed with: planning says what is wrong with it.
     fn filled(&self, values: &[ScalarValue]) -> Option<Learned> {
         let tables: Option<Vec<_>> = self.tables.iter().map(Weak::upgrade).collect();
-        let mut tables = tables?.into_iter();
-        let plan = filled(&self.plan, values)?.transform_down_with_subqueries(|node| {
-            let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-            let table = tables.next().ok_or_else(|| internal_datafusion_err!("a plan with more tables"))?;
-            let source = provider_as_source(table);
-            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
-        });
+        let plan = tables::put_back(filled(&self.plan, values)?, tables?).ok()?;
         let (reading, reason) = (Arc::clone(&self.reading), Arc::clone(&self.reason));
-        Some(Learned { plan: plan.data().ok()?, reading, reason })
+        Some(Learned { plan, reading, reason })
     }
 }
 
@@ -186,16 +171,16 @@ impl Engine {
                 (open, true)
             }
         };
-        let state = match plans.get(&Key::of(shaped.clone(), &open)).filter(|known| known.version == version)
-        {
+        let key = Key::of(shaped.clone(), &open);
+        let state = match plans.get(&key).filter(|known| known.version == version) {
             None if !is_new => State::Seen,
             Some(known) if !matches!(known.state, State::Seen) => return,
-            _ => self
-                .learned(&shaped, &open, planned)
-                .await
-                .map_or(State::Unsuited, |kept| State::Learned(Box::new(kept))),
+            _ => match self.learned(&shaped, &open, planned).await {
+                Some(kept) => State::Learned(Box::new(kept)),
+                None => State::Unsuited,
+            },
         };
-        plans.insert(Key::of(shaped, &open), Arc::new(Known { version, state }));
+        plans.insert(key, Arc::new(Known { version, state }));
     }
 
     async fn learned(&self, shaped: &Shaped<'_>, open: &[bool], planned: Learned) -> Option<Kept> {

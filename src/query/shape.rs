@@ -5,6 +5,8 @@
 
 use datafusion::common::ScalarValue;
 
+use super::lexis::{comment, is_letter, is_word, quoted, run};
+
 /// Longer texts have no shape, in bytes: planning them is not what takes the time.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Texts with more literals have none.
@@ -152,13 +154,13 @@ impl<'a> Reader<'a> {
         while let Some(byte) = self.byte(0) {
             match byte {
                 b'\'' => self.quoted()?,
-                b'"' | b'`' => self.past(byte)?,
-                b'-' if self.byte(1) == Some(b'-') => self.line(),
+                b'"' | b'`' => self.at += quoted(self.rest())?,
+                b'-' if self.byte(1) == Some(b'-') => self.at += comment(self.rest()),
                 b'/' if self.byte(1) == Some(b'*') => return None,
                 b'$' | b'?' | b'\\' | b'@' | b'{' => return None,
                 b'.' if self.byte(1).is_some_and(|next| next.is_ascii_digit()) => return None,
                 b'0'..=b'9' => self.number()?,
-                _ if is_word(byte) => self.word()?,
+                _ if is_letter(byte) => self.word()?,
                 _ => self.at += 1,
             }
         }
@@ -170,23 +172,13 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at + ahead).copied()
     }
 
-    /// Past a name in quotes, doubled ones included.
-    fn past(&mut self, quote: u8) -> Option<()> {
-        loop {
-            self.at += 1;
-            match (self.byte(0)?, self.byte(1)) {
-                (byte, Some(next)) if byte == quote && next == quote => self.at += 1,
-                (byte, _) if byte == quote => break,
-                _ => {}
-            }
-        }
-        self.at += 1;
-        Some(())
+    fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
     }
 
     fn quoted(&mut self) -> Option<()> {
         let begin = self.at;
-        self.past(b'\'')?;
+        self.at += quoted(self.rest())?;
         // `'a' 'b'` is one text in some dialects, and `\` is one in others.
         let literal = &self.text[begin..self.at];
         let is_plain = !literal.contains('\\') && self.next_but_space() != Some(b'\'');
@@ -194,12 +186,7 @@ impl<'a> Reader<'a> {
     }
 
     fn next_but_space(&self) -> Option<u8> {
-        self.text.as_bytes()[self.at..].iter().copied().find(|byte| !byte.is_ascii_whitespace())
-    }
-
-    fn line(&mut self) {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        self.rest().iter().copied().find(|byte| !byte.is_ascii_whitespace())
     }
 
     fn number(&mut self) -> Option<()> {
@@ -212,23 +199,19 @@ impl<'a> Reader<'a> {
             }
             _ => (Kind::Integer, whole),
         };
-        let ends = !self.byte(0).is_some_and(|next| is_word(next) || next == b'.' || next == b'\'');
+        let ends = !self.byte(0).is_some_and(|next| is_letter(next) || next == b'.' || next == b'\'');
         (ends && digits <= DIGITS_MAX).then(|| self.literal(kind, begin))?
     }
 
     fn digits(&mut self) -> usize {
-        let begin = self.at;
-        while self.byte(0).is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        self.at - begin
+        let digits = run(self.rest(), |byte| byte.is_ascii_digit());
+        self.at += digits;
+        digits
     }
 
     /// Past a word; one that is tied to quotes says how they are to be read.
     fn word(&mut self) -> Option<()> {
-        while self.byte(0).is_some_and(|byte| is_word(byte) || byte.is_ascii_digit() || byte == b'$') {
-            self.at += 1;
-        }
+        self.at += run(self.rest(), |byte| is_word(byte) || byte == b'$');
         match self.byte(0) {
             Some(b'\'' | b'&') => None,
             _ => Some(()),
@@ -241,11 +224,6 @@ impl<'a> Reader<'a> {
         self.begun = self.at;
         (self.found.len() <= LITERALS_MAX).then_some(())
     }
-}
-
-/// Letters of any language: what is not ASCII may be one.
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Value};
 
+use super::lexis::{comment, is_word, quoted, run};
 use super::statement::parse_one;
 use super::{Parameters, Request};
 
@@ -55,11 +56,11 @@ fn written(sql: &str, parameters: &Parameters) -> Option<String> {
     let (mut at, mut begun, mut marks) = (0, 0, 0);
     while let Some(byte) = bytes.get(at) {
         let end = match byte {
-            b'\'' | b'"' => at + 1 + past_quote(&bytes[at + 1..], *byte)?,
-            b'-' if bytes.get(at + 1) == Some(&b'-') => at + past(&bytes[at..], |byte| byte != b'\n'),
+            b'\'' | b'"' => at + quoted(&bytes[at..])?,
+            b'-' if bytes.get(at + 1) == Some(&b'-') => at + comment(&bytes[at..]),
             b'?' => at + 1,
-            b'$' => at + 1 + past(&bytes[at + 1..], is_word),
-            _ if is_word(*byte) => at + past(&bytes[at..], |byte| is_word(byte) || byte == b'$'),
+            b'$' => at + 1 + run(&bytes[at + 1..], is_word),
+            _ if is_word(*byte) => at + run(&bytes[at..], |byte| is_word(byte) || byte == b'$'),
             _ => at + 1,
         };
         if matches!(byte, b'?' | b'$') {
@@ -92,27 +93,6 @@ fn shown(literal: &Expr) -> Option<String> {
     }
     let shown = literal.to_string();
     (!shown.contains("''")).then_some(shown)
-}
-
-/// How many bytes there are to behind the closing quote; a doubled one closes nothing.
-fn past_quote(bytes: &[u8], quote: u8) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        at += bytes[at..].iter().position(|byte| *byte == quote)? + 1;
-        if bytes.get(at) != Some(&quote) {
-            return Some(at);
-        }
-        at += 1;
-    }
-}
-
-fn past(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
-}
-
-/// Letters of any language, and digits.
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
 #[cfg(test)]

@@ -121,13 +121,13 @@ impl ChunkScan {
     }
 
     fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {
-        let all = self.unfiltered(partition);
         let predicates: Vec<_> = self.filters.iter().filter(|filter| !filter.is_dynamic()).collect();
-        match (all.num_rows, predicates.is_empty()) {
-            // None pass where there are none.
-            (Precision::Exact(0), _) => return Ok(all),
-            (_, true) => return Ok(if self.filters.is_empty() { all } else { all.to_inexact() }),
-            _ => {}
+        // None pass where there are none.
+        if self.filters.is_empty() || self.rows(partition) == 0 {
+            return Ok(self.unfiltered(partition));
+        }
+        if predicates.is_empty() {
+            return Ok(self.unfiltered(partition).to_inexact());
         }
         // As a filter over all columns would be expected to leave them.
         let table = self.of_columns((0..self.generation.layout().schema().fields().len()).collect())?;
@@ -139,19 +139,28 @@ impl ChunkScan {
         Ok(Arc::unwrap_or_clone(left).project(Some(&self.columns.to_vec())).to_inexact())
     }
 
-    fn unfiltered(&self, partition: Option<usize>) -> Statistics {
-        let pieces: Vec<&Piece> = match partition {
-            Some(partition) => self.partitions.get(partition).into_iter().flatten().collect(),
-            None => self.partitions.iter().flatten().collect(),
+    /// Those of one partition, or of all.
+    fn pieces(&self, partition: Option<usize>) -> impl Iterator<Item = &Piece> {
+        let parts = match partition {
+            Some(at) => self.partitions.get(at..=at).unwrap_or_default(),
+            None => &self.partitions,
         };
-        let rows = pieces.iter().map(|piece| piece.rows(&self.generation)).sum();
-        let whole = |piece: &&Piece| match piece {
+        parts.iter().flatten()
+    }
+
+    /// Before the filters.
+    fn rows(&self, partition: Option<usize>) -> usize {
+        self.pieces(partition).map(|piece| piece.rows(&self.generation)).sum()
+    }
+
+    fn unfiltered(&self, partition: Option<usize>) -> Statistics {
+        let whole = |piece: &Piece| match piece {
             Piece::Whole(at) => Some(self.generation.chunks()[*at].as_ref()),
             Piece::Rows(..) => None,
         };
-        let chunks: Option<Vec<&Chunk>> = pieces.iter().map(whole).collect();
+        let chunks: Option<Vec<&Chunk>> = self.pieces(partition).map(whole).collect();
         let mut known = Statistics::new_unknown(&self.schema);
-        known.num_rows = Precision::Exact(rows);
+        known.num_rows = Precision::Exact(self.rows(partition));
         if let Some(chunks) = chunks {
             known.column_statistics = self.columns.iter().map(|at| column_statistics(&chunks, *at)).collect();
             let bytes =
@@ -228,8 +237,7 @@ fn column_statistics(chunks: &[&Chunk], at: usize) -> ColumnStatistics {
 
 impl DisplayAs for ChunkScan {
     fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let chunks: usize = self.partitions.iter().map(Vec::len).sum();
-        let rows: usize = self.partitions.iter().flatten().map(|piece| piece.rows(&self.generation)).sum();
+        let (chunks, rows) = (self.pieces(None).count(), self.rows(None));
         let (table, all) = (self.generation.layout().name(), self.generation.chunks().len());
         let filters: Vec<String> = self.filters.iter().map(|filter| filter.predicate().to_string()).collect();
         let filters = filters.join(" AND ");

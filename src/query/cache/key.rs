@@ -6,12 +6,10 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use datafusion::common::tree_node::Transformed;
-use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::LogicalPlan;
 
 use super::{CacheWishes, ClientKey, KeyBy};
-use crate::query::{Parameters, Principal, Request};
+use crate::query::{Parameters, Principal, Request, tables};
 
 /// What a key takes beside the text of its statement, in bytes: the nodes and schemas of a plan.
 const KEY_BYTES: usize = 4 << 10;
@@ -57,7 +55,7 @@ impl Key {
         }
         let statement = match by {
             KeyBy::Sql => Statement::Sql { sql: request.sql.clone(), parameters: shown(&request.parameters) },
-            KeyBy::Plan => Statement::Plan(Box::new(without_sources(plan.clone())?)),
+            KeyBy::Plan => Statement::Plan(Box::new(tables::taken_out(plan.clone()).ok()?.0)),
         };
         let CacheWishes { key: client, .. } = &request.cache;
         let (principal, client) = (request.principal.clone(), client.clone());
@@ -94,16 +92,6 @@ pub(super) fn shown(parameters: &Parameters) -> String {
         Parameters::Named(values) => serde_json::Value::from(values.clone()).to_string(),
         Parameters::Typed(values) => values.told(),
     }
-}
-
-/// The plan without its tables, which a key must not keep alive; their schemas stay.
-fn without_sources(plan: LogicalPlan) -> Option<LogicalPlan> {
-    let emptied = plan.transform_up_with_subqueries(|node| {
-        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-        let source = Arc::new(LogicalTableSource::new(scan.source.schema()));
-        Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
-    });
-    emptied.ok().map(|emptied| emptied.data)
 }
 
 #[cfg(test)]
