@@ -30,6 +30,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::config::{self, Diagnostic};
@@ -99,13 +100,21 @@ pub struct Options {
     pub target_partitions: Option<usize>,
     /// Memory and temporary files; without limits when absent.
     pub resources: Option<Resources>,
+    /// What is done to a physical plan last, for the tables that others put into the catalog.
+    pub rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
     /// What the tables of the process show, and who records tasks.
     pub telemetry: Telemetry,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { push_down: true, target_partitions: None, resources: None, telemetry: Telemetry::default() }
+        Self {
+            push_down: true,
+            target_partitions: None,
+            resources: None,
+            rules: Vec::new(),
+            telemetry: Telemetry::default(),
+        }
     }
 }
 

@@ -257,13 +257,14 @@ pub(super) fn session<'a>(
         config = resources.configure(config);
         builder = builder.with_runtime_env(resources.runtime());
     }
-    let state = builder
+    let builder = builder
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
-        .with_physical_optimizer_rule(Arc::new(WaitForNobody))
-        .build();
-    let context = SessionContext::new_with_state(state);
+        .with_physical_optimizer_rule(Arc::new(WaitForNobody));
+    let with_rule = |builder: SessionStateBuilder, rule| builder.with_physical_optimizer_rule(rule);
+    let builder = options.rules.iter().cloned().fold(builder, with_rule);
+    let context = SessionContext::new_with_state(builder.build());
     let catalog = MemoryCatalogProvider::new();
     for schema in names.filter_map(DatasetName::schema).chain([DEFAULT_SCHEMA]) {
         catalog.register_schema(schema, Arc::new(Tables::new(changes.clone())))?;

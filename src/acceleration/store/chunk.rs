@@ -124,10 +124,18 @@ impl Chunk {
         chosen: &Chosen,
     ) -> Result<RecordBatch, ArrowError> {
         let read = columns.iter().zip(schema.fields());
-        let read = read.map(|(at, field)| coded::plain(&chosen.of(&self.stored[*at])?, field.data_type()));
+        let read = read.map(|(at, field)| self.column(*at, field.data_type(), chosen));
         let options = RecordBatchOptions::new().with_row_count(Some(chosen.len()));
         let read = read.collect::<Result<Vec<_>, ArrowError>>()?;
         RecordBatch::try_new_with_options(Arc::clone(schema), read, &options)
+    }
+
+    /// Some rows of the column at `at`, of type `kind`.
+    ///
+    /// # Errors
+    /// A kernel's failure.
+    pub(super) fn column(&self, at: usize, kind: &DataType, chosen: &Chosen) -> Result<ArrayRef, ArrowError> {
+        coded::plain(&chosen.of(&self.stored[at])?, kind)
     }
 
     /// A column as it is kept: in the table's type, or as codes.

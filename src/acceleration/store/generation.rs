@@ -1,9 +1,10 @@
 //! The whole table at one moment.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::cut::Size;
 use super::keys::{KeyIndex, Positions};
+use super::numbering::Numbering;
 use super::{Chunk, Layout};
 
 /// Never changes once it exists; its chunks and index layers are shared with the generations around it.
@@ -19,6 +20,8 @@ pub(crate) struct Generation {
     size: Option<Size>,
     /// One for each of the layout's keys.
     indexes: Vec<KeyIndex>,
+    /// One for each column, once a query asked for it.
+    numberings: Vec<OnceLock<Option<Arc<Numbering>>>>,
 }
 
 /// What [`Generation::new`] is made of.
@@ -38,7 +41,19 @@ impl Generation {
         let bytes = chunks.iter().map(|chunk| chunk.bytes()).sum::<usize>()
             + indexes.iter().map(KeyIndex::bytes).sum::<usize>();
         let positions = positions(&chunks);
-        Arc::new(Self { number, layout, chunks, positions, rows, bytes, watermark, size, indexes })
+        let numberings = layout.schema().fields().iter().map(|_| OnceLock::new()).collect();
+        Arc::new(Self {
+            number,
+            layout,
+            chunks,
+            positions,
+            rows,
+            bytes,
+            watermark,
+            size,
+            indexes,
+            numberings,
+        })
     }
 
     /// Greater than the number of every generation of the table before it.
@@ -76,6 +91,14 @@ impl Generation {
 
     pub(super) fn positions(&self) -> &Positions {
         &self.positions
+    }
+
+    /// Numbers of the texts of the column at `column`, where it has few.
+    pub(super) fn numbering(&self, column: usize) -> Option<Arc<Numbering>> {
+        let kind = self.layout.schema().field(column).data_type();
+        self.numberings[column]
+            .get_or_init(|| Numbering::of(&self.chunks, column, kind).map(Arc::new))
+            .clone()
     }
 
     pub(super) fn indexes(&self) -> &[KeyIndex] {

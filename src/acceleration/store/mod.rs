@@ -19,6 +19,7 @@ pub(crate) mod shape;
 mod time;
 
 mod generation;
+mod numbering;
 mod seal;
 
 mod append;
@@ -29,12 +30,15 @@ mod load;
 mod pack;
 mod rebuild;
 
+mod groups;
+mod numbered;
 mod pins;
 mod prune;
 mod reader;
 mod scan;
 mod sieve;
 mod table;
+mod text_of;
 mod zero;
 
 #[cfg(test)]
@@ -46,6 +50,7 @@ pub(crate) use census::{Census, RowHash, RowHasher};
 pub(crate) use chunk::Chunk;
 pub(crate) use error::StoreError;
 pub(crate) use generation::Generation;
+pub(crate) use groups::GroupByNumbers;
 pub(crate) use layout::{Key, Layout, OnConflict, Role, Time, TimeFormat};
 pub(crate) use load::Load;
 pub(crate) use pack::{Pack, Packer, kept};

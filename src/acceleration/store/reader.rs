@@ -6,13 +6,15 @@ use std::task::{Context, Poll};
 use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::error::Result;
 use datafusion::physical_plan::metrics::BaselineMetrics;
 
-use super::Generation;
 use super::chosen::Chosen;
+use super::numbered::Numbered;
 use super::scan::{ChunkScan, Piece};
 use super::sieve::Sieve;
+use super::{Chunk, Generation};
 
 /// So many pieces without a row, and others have their turn.
 const PIECES_PER_TURN: usize = 16;
@@ -22,6 +24,7 @@ pub(super) struct Reader {
     generation: Arc<Generation>,
     schema: SchemaRef,
     columns: Arc<[usize]>,
+    numbered: Arc<[Numbered]>,
     pieces: std::vec::IntoIter<Piece>,
     sieve: Sieve,
     batches: BatchCoalescer,
@@ -43,6 +46,7 @@ impl Reader {
             generation: Arc::clone(&scan.generation),
             schema: Arc::clone(&scan.schema),
             columns: Arc::clone(&scan.columns),
+            numbered: Arc::clone(&scan.numbered),
             pieces: pieces.into_iter(),
             sieve: Sieve::new(&scan.filters),
             batches,
@@ -87,8 +91,21 @@ impl Reader {
         let chosen = self.sieve.sift(chunk, rows)?.at_most(self.left);
         if !chosen.is_empty() {
             self.left -= chosen.len();
-            self.batches.push_batch(chunk.read(&self.schema, &self.columns, &chosen)?)?;
+            self.batches.push_batch(self.rows((at, chunk), &chosen)?)?;
         }
         Ok(true)
+    }
+
+    /// Of the chunk at `at` in the generation.
+    fn rows(&self, (at, chunk): (usize, &Chunk), chosen: &Chosen) -> Result<RecordBatch, ArrowError> {
+        if self.numbered.is_empty() {
+            return chunk.read(&self.schema, &self.columns, chosen);
+        }
+        let read =
+            self.columns.iter().zip(self.schema.fields()).enumerate().map(|(output, (column, field))| {
+                let numbers = self.numbered.iter().find_map(|set| set.read(output, (at, chunk), chosen));
+                numbers.unwrap_or_else(|| chunk.column(*column, field.data_type(), chosen))
+            });
+        RecordBatch::try_new(Arc::clone(&self.schema), read.collect::<Result<_, _>>()?)
     }
 }

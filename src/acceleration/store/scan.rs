@@ -31,6 +31,8 @@ use datafusion::physical_plan::{
 };
 use datafusion::scalar::ScalarValue;
 
+use super::numbered::Numbered;
+use super::numbering::Numbering;
 use super::reader::Reader;
 use super::sieve::Filter;
 use super::{Chunk, Generation};
@@ -51,6 +53,8 @@ pub(super) struct ChunkScan {
     /// Positions of the output's columns in the table.
     pub(super) columns: Arc<[usize]>,
     pub(super) schema: SchemaRef,
+    /// Columns of which numbers are read.
+    pub(super) numbered: Arc<[Numbered]>,
     pub(super) filters: Vec<Filter>,
     /// Rows of each partition that are enough, of those that pass the filters.
     pub(super) fetch: Option<usize>,
@@ -82,6 +86,7 @@ impl ChunkScan {
             partitions,
             columns,
             schema,
+            numbered: Arc::default(),
             filters: Vec::new(),
             fetch: None,
             whole: Arc::default(),
@@ -105,22 +110,56 @@ impl ChunkScan {
         Self { fetch, ..self }
     }
 
+    pub(super) fn is_numbered(&self) -> bool {
+        !self.numbered.is_empty()
+    }
+
+    /// The position in the table and the numbers of the output's column at `output`, where it has some.
+    pub(super) fn numbering(&self, output: usize) -> Option<(usize, Arc<Numbering>)> {
+        let column = *self.columns.get(output)?;
+        Some((column, self.generation.numbering(column)?))
+    }
+
+    /// The same with numbers in place of these columns' texts.
+    pub(super) fn numbered(self, numbered: Vec<Numbered>) -> Self {
+        let schema =
+            numbered.iter().fold(Arc::clone(&self.schema), |schema, set| Arc::new(set.apply(&schema)));
+        let properties = properties(&schema, self.partitions.len());
+        Self { schema, properties, numbered: numbered.into(), whole: Arc::default(), ..self }
+    }
+
     /// The same of the columns at these positions in the table.
     fn of_columns(&self, columns: Arc<[usize]>) -> Result<Self> {
         let schema: SchemaRef = Arc::new(self.generation.layout().schema().project(&columns)?);
         let properties = properties(&schema, self.partitions.len());
-        Ok(Self { columns, schema, properties, whole: Arc::default(), ..self.clone() })
+        Ok(Self {
+            columns,
+            schema,
+            properties,
+            numbered: Arc::default(),
+            whole: Arc::default(),
+            ..self.clone()
+        })
     }
 
     /// A filter that a node above asks for, where rows can be judged by it alone.
     fn taken(&self, filter: &Arc<dyn PhysicalExpr>) -> Result<Option<Filter>> {
-        match self.fetch.is_some() || is_volatile(filter) {
+        match self.fetch.is_some() || self.is_numbered() || is_volatile(filter) {
             true => Ok(None),
             false => Filter::over(self.generation.layout().schema(), &self.columns, filter).map(Some),
         }
     }
 
+    /// What is known of a text says nothing of its number.
     fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {
+        let mut known = self.of_texts(partition)?;
+        for part in self.numbered.iter().flat_map(Numbered::parts) {
+            known.column_statistics[part.output] = ColumnStatistics::new_unknown();
+        }
+        Ok(known)
+    }
+
+    fn of_texts(&self, partition: Option<usize>) -> Result<Statistics> {
         let predicates: Vec<_> = self.filters.iter().filter(|filter| !filter.is_dynamic()).collect();
         // None pass where there are none.
         if self.filters.is_empty() || self.rows(partition) == 0 {
@@ -241,6 +280,9 @@ impl DisplayAs for ChunkScan {
         let (table, all) = (self.generation.layout().name(), self.generation.chunks().len());
         let filters: Vec<String> = self.filters.iter().map(|filter| filter.predicate().to_string()).collect();
         let filters = filters.join(" AND ");
+        let numbered =
+            self.numbered.iter().flat_map(Numbered::parts).map(|part| self.schema.field(part.output));
+        let numbered: Vec<&str> = numbered.map(|field| field.name().as_str()).collect();
         match kind {
             DisplayFormatType::TreeRender => {
                 write!(f, "table={table}\nchunks={chunks} of {all}\nrows={rows}")?;
@@ -252,6 +294,9 @@ impl DisplayAs for ChunkScan {
                 write!(f, "ChunkScan: table={table}, chunks={chunks} of {all}, rows={rows}")?;
                 if !filters.is_empty() {
                     write!(f, ", predicate={filters}")?;
+                }
+                if !numbered.is_empty() {
+                    write!(f, ", numbered={}", numbered.join(" "))?;
                 }
             }
         }
@@ -341,6 +386,9 @@ impl ExecutionPlan for ChunkScan {
         &self,
         projection: &ProjectionExec,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        if self.is_numbered() {
+            return Ok(None);
+        }
         let mut columns = Vec::with_capacity(projection.expr().len());
         for expr in projection.expr() {
             match expr.expr.downcast_ref::<Column>() {
