@@ -102,7 +102,12 @@ pub(super) async fn serve<S, B>(
     let open = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let builder = Arc::new(builder(protocol, scope));
-    while let Some((permit, stream)) = token.run_until_cancelled(accept(&listener, &permits)).await {
+    while let Some((permit, mut stream)) = token.run_until_cancelled(accept(&listener, &permits)).await {
+        // hyper flushes HTTP/1 otherwise than h2 does its frames.
+        if let Err(error) = stream.hurry(protocol == Protocol::Grpc) {
+            tracing::debug!(%error, "connection ended early");
+            continue;
+        }
         // The certificate of this moment.
         let acceptor = tls.as_ref().map(|tls| tls.acceptor(protocol));
         let (builder, service) = (Arc::clone(&builder), service.clone());
@@ -172,7 +177,6 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    stream.hurry()?;
     let Some(spoke) = token.run_until_cancelled(first_byte(&stream)).await else { return Ok(()) };
     spoke?;
     let stream = Hasty::new(stream, STALL_TIMEOUT);

@@ -5,6 +5,7 @@
 
 mod access;
 mod caching;
+mod cork;
 mod keys;
 mod listen;
 mod opening;

@@ -12,8 +12,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
+use super::cork::Corked;
 use crate::config::BindAddress;
 
 /// Connections that wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
@@ -42,7 +43,7 @@ struct SocketFile {
 
 /// A connection of a client.
 pub(super) enum Stream {
-    Tcp(TcpStream),
+    Tcp(Corked),
     Unix(UnixStream),
 }
 
@@ -84,7 +85,7 @@ impl Listener {
         match &self.0 {
             Kind::Tcp(listener) => {
                 let (stream, _peer) = listener.accept().await?;
-                Ok(Stream::Tcp(stream))
+                Ok(Stream::Tcp(Corked::new(stream)))
             }
             Kind::Unix(socket) => {
                 let (stream, _peer) = socket.listener.accept().await?;
@@ -149,10 +150,11 @@ async fn make_way(path: &Path) -> io::Result<()> {
 }
 
 impl Stream {
-    /// What small answers need: packets leave as they are written.
-    pub(super) fn hurry(&self) -> io::Result<()> {
+    /// What small answers need: packets leave as they are written; or, where `in_bursts`, as many full ones as come
+    /// at once. See [`Corked`].
+    pub(super) fn hurry(&mut self, in_bursts: bool) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Tcp(stream) => stream.hurry(in_bursts),
             Self::Unix(_) => Ok(()),
         }
     }
