@@ -17,6 +17,7 @@
 pub mod name;
 pub mod proto;
 mod settled;
+mod slots;
 pub mod task;
 pub mod telemetry;
 pub mod wire;

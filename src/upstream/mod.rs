@@ -9,6 +9,7 @@ mod place;
 mod table;
 mod target;
 mod tls_files;
+mod travels;
 
 mod link;
 mod probe;

@@ -24,6 +24,7 @@ use super::error::{ErrorKind, Step, UpstreamError};
 use super::fit::{self, Fit};
 use super::messages::Incoming;
 use super::session::Session;
+use super::travels;
 
 /// More endpoints of one result are not taken.
 const ENDPOINTS_MAX: usize = 10_000;
@@ -221,18 +222,16 @@ impl Reader {
     async fn placed(&mut self, (session, mut messages): Opened) -> Result<Current, UpstreamError> {
         if self.hands_on {
             let first = messages.next().await.transpose().map_err(|error| self.failure(&error))?;
-            let (first, found) = match first {
-                None => (None, None),
+            let first = match first {
+                None => None,
                 Some(Kind::Rows(_)) => {
                     return Err(session.protocol(ErrorKind::Protocol, "a batch came before its schema"));
                 }
-                Some(Kind::Other(data)) => {
-                    let schema = Schema::try_from(&data).ok();
-                    (Some(data), schema)
-                }
+                Some(Kind::Other(data)) => Some(data),
             };
-            if let Some(schema) = found.and_then(|found| self.handed_on(found)) {
-                self.schema = Some(Arc::new(schema));
+            let promised = self.promised.as_ref();
+            if let Some(schema) = first.as_ref().and_then(|first| travels::schema(first, promised)) {
+                self.schema = Some(schema);
                 return Ok(Current { session, source: Source::Messages(messages), fit: None });
             }
             let first = futures::stream::iter(first.map(Ok));
@@ -244,21 +243,6 @@ impl Reader {
             source: Source::Decoded(FlightDataDecoder::new(messages.decoded())),
             fit: None,
         })
-    }
-
-    /// The schema under which messages of `found` are handed on; none where they are not what was promised, as it travels.
-    fn handed_on(&self, found: Schema) -> Option<Schema> {
-        if !wire::can_pass(&found) {
-            return None;
-        }
-        let Some(promised) = &self.promised else { return Some(found) };
-        let settled = fit::settled(promised, &found);
-        let travels = wire::schema(&settled);
-        let is_found = travels.fields().len() == found.fields().len()
-            && travels.fields().iter().zip(found.fields()).all(|(promised, found)| {
-                promised.name() == found.name() && promised.data_type() == found.data_type()
-            });
-        is_found.then_some(travels)
     }
 
     fn decoded(&mut self, payload: DecodedPayload) -> Result<Option<Part>, UpstreamError> {

@@ -14,7 +14,9 @@ use arrow::ipc::writer::{
 };
 use arrow_flight::FlightData;
 
+use super::frame::has_dictionary;
 use super::{Frame, layout};
+use crate::slots::Slots;
 
 /// No message is larger, unless one row is.
 pub const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -43,9 +45,8 @@ impl Encoder {
     /// An encoder of batches of this schema; its first message is the schema as it travels.
     pub fn new(schema: SchemaRef) -> Self {
         let options = IpcWriteOptions::default();
-        let promised = Arc::new(layout::schema(&schema));
-        let (tracker, message) = begin(&promised, &options);
-        let ready = VecDeque::from([(message.into(), 0)]);
+        let (promised, tracker, message) = opened(&schema, &options);
+        let ready = VecDeque::from([(message, 0)]);
         let context = IpcWriteContext::default();
         Self { schema, promised, tracker, options, context, rest: None, ready, rows: ROWS_START }
     }
@@ -150,6 +151,32 @@ pub(crate) fn frames(schema: &SchemaRef, batches: &[RecordBatch]) -> Option<Vec<
 /// less than the share, so that one more try is enough.
 fn fewer(rows: usize, bytes: usize) -> usize {
     (rows * (MESSAGE_BYTES_MAX / 16) / (bytes / 16) * 9 / 10).clamp(1, rows - 1)
+}
+
+/// A schema message that was made, of a schema without dictionaries.
+struct Opening {
+    schema: SchemaRef,
+    promised: SchemaRef,
+    message: FlightData,
+}
+
+static OPENINGS: Slots<Opening> = Slots::new();
+
+/// The schema as it travels, a tracker of its dictionaries, and its message. Answers of one shape share their schema: the
+/// message is made once.
+fn opened(schema: &SchemaRef, options: &IpcWriteOptions) -> (SchemaRef, DictionaryTracker, FlightData) {
+    let hash = Arc::as_ptr(schema).addr() as u64;
+    if let Some(known) = OPENINGS.at(hash).as_ref().filter(|known| Arc::ptr_eq(&known.schema, schema)) {
+        return (Arc::clone(&known.promised), DictionaryTracker::new(false), known.message.clone());
+    }
+    let promised = Arc::new(layout::schema(schema));
+    let (tracker, message) = begin(&promised, options);
+    let message = FlightData::from(message);
+    if !has_dictionary(schema) {
+        let (schema, promised, message) = (Arc::clone(schema), Arc::clone(&promised), message.clone());
+        OPENINGS.put(hash, Opening { schema, promised, message });
+    }
+    (promised, tracker, message)
 }
 
 /// A tracker that knows the schema's dictionaries, and the schema message.

@@ -188,12 +188,12 @@ fn plain_rows(header: &[u8]) -> Option<usize> {
 /// Whether messages of rows of this schema may be handed on: they travel as they are, and each can be read without those
 /// before it.
 pub(crate) fn can_pass(schema: &Schema) -> bool {
-    let has_dictionary = schema.flattened_fields().iter().any(|field| is_dictionary(field.data_type()));
-    !has_dictionary && layout::schema(schema) == *schema
+    !has_dictionary(schema) && layout::schema(schema) == *schema
 }
 
-fn is_dictionary(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Dictionary(..))
+/// At any depth.
+pub(super) fn has_dictionary(schema: &Schema) -> bool {
+    schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(..)))
 }
 
 /// The chunks as one, where Arrow's buffers may lie: they are copied at most once.
