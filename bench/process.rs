@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use sidewing::task::Scope;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -12,6 +13,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::Result;
 
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A running child and the addresses that it printed, as `flight  http://127.0.0.1:50051`.
 pub struct Process {
@@ -53,9 +55,25 @@ impl Process {
     /// Ends it and waits for its end.
     pub async fn stop(mut self) -> Result<()> {
         let id = self.id()?;
-        self.child.kill().await.map_err(|error| format!("process {id} cannot be ended: {error}"))?;
+        end(&mut self.child).await.map_err(|error| format!("process {id} cannot be ended: {error}"))?;
         self.scope.cancel();
         Ok(())
+    }
+}
+
+/// Asks `child` to end, and waits: one that counts what it does (`docker/dist`) writes its counts as it goes.
+pub async fn end(child: &mut Child) -> Result<()> {
+    ask_to_end(child);
+    match tokio::time::timeout(ENDED_WITHIN, child.wait()).await {
+        Ok(ended) => ended.map(drop).map_err(Into::into),
+        Err(_) => Ok(child.kill().await?),
+    }
+}
+
+pub fn ask_to_end(child: &Child) {
+    if let Some(id) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+        // It may have ended already.
+        let _ = kill_process(id, Signal::TERM);
     }
 }
 

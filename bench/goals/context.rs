@@ -23,7 +23,8 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(options: Options) -> Result<Self> {
-        Ok(Self { options, peers: Peers::default(), directory: tempfile::tempdir()?, homes: Cell::new(0) })
+        let peers = if options.without_peers { Peers::without() } else { Peers::default() };
+        Ok(Self { options, peers, directory: tempfile::tempdir()?, homes: Cell::new(0) })
     }
 
     pub fn wants(&self, row: &str) -> bool {

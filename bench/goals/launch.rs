@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::Result;
+use crate::process;
 use crate::proxy::free_address;
 use crate::sidecar;
 
@@ -70,6 +71,6 @@ impl Launch {
     }
 
     pub async fn stop(mut self) -> Result<()> {
-        Ok(self.child.kill().await?)
+        process::end(&mut self.child).await
     }
 }

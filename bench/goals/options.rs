@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::rows;
 
-const USAGE: &str = "--write, --scale N and --only ROW[,ROW] are known";
+const USAGE: &str = "--write, --scale N, --only ROW[,ROW] and --without-peers are known";
 
 /// What a process of this bench is.
 pub enum Mode {
@@ -19,6 +19,8 @@ pub struct Options {
     pub write: bool,
     /// Sizes are divided by it.
     pub scale: usize,
+    /// Nobody else's program is looked for: what is wanted is the work, not the ratios.
+    pub without_peers: bool,
     /// Rows of the table; none are all.
     only: Option<Vec<String>>,
 }
@@ -26,7 +28,8 @@ pub struct Options {
 impl Mode {
     /// `cargo bench` adds `--bench`; a plain `cargo test --all-targets` does not, and is not kept waiting.
     pub fn read() -> Result<Self> {
-        let (mut bench, mut options) = (false, Options { write: false, scale: 1, only: None });
+        let (mut bench, mut options) =
+            (false, Options { write: false, scale: 1, without_peers: false, only: None });
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -36,12 +39,13 @@ impl Mode {
                 "--bench" => bench = true,
                 "--write" => options.write = true,
                 "--scale" => options.scale = value()?.parse::<usize>()?.max(1),
+                "--without-peers" => options.without_peers = true,
                 "--only" => options.only = Some(known(&value()?)?),
                 other => return Err(format!("unknown argument {other}: {USAGE}").into()),
             }
         }
-        if options.write && options.only.is_some() {
-            return Err("--write keeps whole tables: not with --only".into());
+        if options.write && (options.only.is_some() || options.without_peers) {
+            return Err("--write keeps whole tables: not with --only or --without-peers".into());
         }
         Ok(if bench { Self::Measure(options) } else { Self::Nothing })
     }

@@ -8,6 +8,8 @@ use crate::install::{self, Tool};
 use crate::proxy::{Proxies, Proxy};
 use crate::ways::{ENVOY, NGINX};
 
+const NOT_WANTED: &str = "not wanted";
+
 /// Found when they are first needed, or the reason why not.
 #[derive(Default)]
 pub struct Peers {
@@ -17,6 +19,12 @@ pub struct Peers {
 }
 
 impl Peers {
+    /// None of them.
+    pub fn without() -> Self {
+        let none = || OnceCell::from(Err(NOT_WANTED.to_owned()));
+        Self { nginx: none(), envoy: none(), duckdb: none() }
+    }
+
     /// Both proxies before one upstream.
     pub async fn proxies(&self, bench: &Bench, upstream: &str) -> Result<Proxies> {
         let mut proxies = Proxies::default();

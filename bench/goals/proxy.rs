@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
 use crate::Result;
 use crate::install::Tool;
 use crate::peers::cores;
+use crate::process;
 use crate::ways::NGINX;
 
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
@@ -75,11 +75,7 @@ impl Proxy {
 
     /// Asks it to end: nginx must do that itself, since killing it would leave its workers behind.
     fn end(&self) {
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(id) = id {
-            // It may have ended already.
-            let _ = kill_process(id, Signal::TERM);
-        }
+        process::ask_to_end(&self.child);
     }
 }
 
