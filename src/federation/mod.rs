@@ -7,6 +7,7 @@
 //! equal, and the rest runs in DataFusion here.
 
 mod arrange;
+mod decimals;
 mod filter;
 mod here;
 mod pushdown;

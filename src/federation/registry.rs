@@ -22,6 +22,7 @@ use crate::name::DatasetName;
 use crate::upstream::{RemoteTableName, Upstream, UpstreamError};
 
 use super::Options;
+use super::decimals::DecimalsInWords;
 use super::here::Here;
 use super::pushdown::Planner;
 use super::rows::RowCount;
@@ -261,7 +262,8 @@ pub(super) fn session<'a>(
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
-        .with_physical_optimizer_rule(Arc::new(WaitForNobody));
+        .with_physical_optimizer_rule(Arc::new(WaitForNobody))
+        .with_physical_optimizer_rule(Arc::new(DecimalsInWords));
     let with_rule = |builder: SessionStateBuilder, rule| builder.with_physical_optimizer_rule(rule);
     let builder = options.rules.iter().cloned().fold(builder, with_rule);
     let context = SessionContext::new_with_state(builder.build());
