@@ -51,9 +51,12 @@ bench *args:
     cargo bench --bench federated --bench pushdown --bench crowd -- "$@"
 
 # What was promised and what is reached, of the image's build; `just goals --write` keeps the table
-goals *args:
-    cargo build --locked --profile dist --bin sidewing
+goals *args: dist
     SIDEWING_BINARY=target/dist/sidewing cargo bench --bench goals -- "$@"
+
+# The image's binary, target/dist/sidewing; wants `rustup component add llvm-tools`
+dist *args:
+    docker/dist.sh "$@"
 
 # The image
 image:

@@ -227,6 +227,7 @@ fn each(left: &Side<'_>, right: &Side<'_>, compute: impl Fn(i64, i64) -> i128) -
 }
 
 /// Zero where `value` is what its lower 64 bits say.
+#[inline]
 fn more_than_a_word(value: i128) -> i64 {
     (value >> 64) as i64 ^ ((value as i64) >> 63)
 }

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::told::Told;
+use super::told::{Counters, Told};
 use super::{Cached, Caller, Parts, Principal, QueryError, Request};
 use crate::name::QueryId;
 use crate::telemetry::{Context as TraceContext, Span, Tracer};
@@ -118,6 +118,7 @@ struct Inner {
     running: Mutex<HashMap<QueryId, Arc<Running>>>,
     /// The last one that ended is the last.
     ended: Mutex<VecDeque<QueryRecord>>,
+    counters: Counters,
 }
 
 struct Running {
@@ -181,7 +182,7 @@ impl Records {
         });
         self.inner.running().insert(id, Arc::clone(&running));
         let span = self.tracer.start("sql_query", &request.sql, request.caller.as_ref());
-        let told = Told::begin(request, id, span.context());
+        let told = Told::begin(&self.inner.counters, request, id, span.context());
         Tracked { records: self.clone(), running, outcome: Outcome::Left, code: None, told, span }
     }
 
@@ -432,6 +433,9 @@ impl Place {
 }
 
 impl Protocol {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Internal as usize + 1;
+
     /// The word for programs.
     #[must_use]
     pub fn word(self) -> &'static str {

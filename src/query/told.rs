@@ -1,11 +1,12 @@
 //! What is told of a query while it runs and when it ends: its metrics, and the labels of its task.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::json::LineDelimitedWriter;
-use metrics::Counter;
+use metrics::{Counter, Histogram};
 
 use super::{CacheStatus, Cached, Place, Protocol, QueryRecord, Request, Rights};
 use crate::name::QueryId;
@@ -16,32 +17,56 @@ use crate::wire::Part;
 /// Of an answer that is captured.
 const OUTPUT_ROWS_MAX: usize = 3;
 
-/// The handles of one query's metrics, looked up once.
-pub(super) struct Told {
+/// The handles of the metrics of all queries, by their protocols: each is looked up once.
+#[derive(Default)]
+pub(super) struct Counters([OnceLock<Arc<Counted>>; Protocol::COUNT]);
+
+/// Those of one protocol.
+struct Counted {
     protocol: &'static str,
+    executions: Counter,
     rows: Counter,
     bytes: Counter,
+    duration: Histogram,
+    /// Of those that had their turn.
+    executing: OnceLock<Histogram>,
+}
+
+impl Counters {
+    fn of(&self, protocol: Protocol) -> &Arc<Counted> {
+        self.0[protocol as usize].get_or_init(|| {
+            let protocol = protocol.word();
+            Arc::new(Counted {
+                protocol,
+                executions: metrics::counter!("query_executions", "protocol" => protocol),
+                rows: metrics::counter!("query_returned_rows", "protocol" => protocol),
+                bytes: metrics::counter!("query_returned_bytes", "protocol" => protocol),
+                duration: metrics::histogram!("query_duration_ms", "protocol" => protocol),
+                executing: OnceLock::new(),
+            })
+        })
+    }
+}
+
+/// What is told of one query.
+pub(super) struct Told {
+    counted: Arc<Counted>,
     /// The first rows were seen, or are not to be kept.
     is_captured: bool,
 }
 
 impl Told {
-    pub fn begin(request: &Request, id: QueryId, context: &Context) -> Self {
-        let protocol = request.protocol.word();
-        metrics::counter!("query_executions", "protocol" => protocol).increment(1);
+    pub fn begin(counters: &Counters, request: &Request, id: QueryId, context: &Context) -> Self {
+        let counted = Arc::clone(counters.of(request.protocol));
+        counted.executions.increment(1);
         context.owned_by(Owner {
             name: request.principal.to_string().into(),
             sees_all: request.principal == Principal::Anonymous || request.rights == Rights::ReadWrite,
         });
-        context.label("protocol", protocol);
+        context.label("protocol", counted.protocol);
         context.label("query_id", id.to_string());
         context.label("runtime_query", (request.protocol == Protocol::Internal).to_string());
-        Self {
-            protocol,
-            rows: metrics::counter!("query_returned_rows", "protocol" => protocol),
-            bytes: metrics::counter!("query_returned_bytes", "protocol" => protocol),
-            is_captured: !context.captures(),
-        }
+        Self { counted, is_captured: !context.captures() }
     }
 
     pub fn answered(&self, context: &Context, place: Option<Place>, cached: Option<&Cached>) {
@@ -57,8 +82,8 @@ impl Told {
 
     /// Rows are on their way to the client.
     pub fn gives(&mut self, part: &Part, schema: &SchemaRef, context: &Context) {
-        self.rows.increment(part.rows() as u64);
-        self.bytes.increment(part.bytes() as u64);
+        self.counted.rows.increment(part.rows() as u64);
+        self.counted.bytes.increment(part.bytes() as u64);
         if !self.is_captured && part.rows() > 0 {
             self.is_captured = true;
             // What cannot be decoded is told to the client by its own decoder.
@@ -70,11 +95,12 @@ impl Told {
 
     /// `code` says what has failed.
     pub fn ended(&self, record: &QueryRecord, code: Option<&'static str>, span: &Span) {
-        let (protocol, context) = (self.protocol, span.context());
-        metrics::histogram!("query_duration_ms", "protocol" => protocol).record(ms(span.elapsed()));
+        let (counted, protocol, context) = (&self.counted, self.counted.protocol, span.context());
+        counted.duration.record(ms(span.elapsed()));
         if let Some(since) = context.executing_since() {
             let took = ms(since.elapsed());
-            metrics::histogram!("query_execution_duration_ms", "protocol" => protocol).record(took);
+            let executing = || metrics::histogram!("query_execution_duration_ms", "protocol" => protocol);
+            counted.executing.get_or_init(executing).record(took);
             context.label("query_execution_duration_ms", format!("{took:.3}"));
         }
         if let Some(code) = code {

@@ -30,6 +30,7 @@ mod load;
 mod pack;
 mod rebuild;
 
+mod bits;
 mod groups;
 mod numbered;
 mod pins;

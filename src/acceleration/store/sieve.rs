@@ -14,10 +14,14 @@ use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{Column, DynamicFilterTracking};
 use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr_common::physical_expr::{snapshot_generation, snapshot_physical_expr};
 use datafusion::physical_plan::PhysicalExpr;
 
 use super::Chunk;
+use super::bits::in_bits;
 use super::chosen::Chosen;
+
+type Expr = Arc<dyn PhysicalExpr>;
 
 /// A filter that need not be applied is watched over this many rows, ...
 const WATCHED_ROWS: usize = 64 * 1024;
@@ -42,7 +46,16 @@ pub(super) struct Filter {
 
 /// Filters on their way through the chunks of one partition.
 #[derive(Debug)]
-pub(super) struct Sieve(Vec<(Filter, Tally)>);
+pub(super) struct Sieve(Vec<Mesh>);
+
+/// One of them.
+#[derive(Debug)]
+struct Mesh {
+    filter: Filter,
+    tally: Tally,
+    /// What a dynamic filter was when its own generation was this.
+    now: Option<(u64, Expr)>,
+}
 
 /// What a dynamic filter was worth lately.
 #[derive(Debug, Default)]
@@ -65,6 +78,7 @@ impl Filter {
         let schema = Arc::new(table.project(&columns)?);
         let narrow = moved(&predicate, |at| columns.iter().position(|column| *column == at))?;
         let is_dynamic = DynamicFilterTracking::classify(&predicate).contains_dynamic_filter();
+        let narrow = if is_dynamic { narrow } else { in_bits(narrow)? };
         Ok(Self { predicate, narrow, columns, schema, is_dynamic })
     }
 
@@ -89,25 +103,18 @@ impl Filter {
     }
 
     /// Which of the chosen rows pass; never NULL. None: all of them.
-    fn passing(&self, chunk: &Chunk, chosen: &Chosen) -> Result<Option<BooleanArray>> {
+    fn passing(&self, narrow: &Expr, chunk: &Chunk, chosen: &Chosen) -> Result<Option<BooleanArray>> {
         if let [column] = self.columns.as_slice()
-            && let Some(mask) = self.by_texts(chunk.stored(*column), chosen)?
+            && let Some(mask) = self.by_texts(narrow, chunk.stored(*column), chosen)?
         {
             return Ok(Some(mask));
         }
-        self.asked(chunk.read(&self.schema, &self.columns, chosen)?)
-    }
-
-    fn asked(&self, rows: RecordBatch) -> Result<Option<BooleanArray>> {
-        match self.narrow.evaluate(&rows)? {
-            ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))) => Ok(None),
-            value => Ok(Some(certain(value.into_array(rows.num_rows())?.as_boolean()))),
-        }
+        asked(narrow, &chunk.read(&self.schema, &self.columns, chosen)?)
     }
 
     /// By one answer for each text that the chunk has, and one for NULL. None where the column is not kept as codes,
     /// where the rows are fewer than the texts, or where there is no answer for one of them: no chosen row need have it.
-    fn by_texts(&self, stored: &ArrayRef, chosen: &Chosen) -> Result<Option<BooleanArray>> {
+    fn by_texts(&self, narrow: &Expr, stored: &ArrayRef, chosen: &Chosen) -> Result<Option<BooleanArray>> {
         let kind = self.schema.field(0).data_type();
         let codes = match stored.as_any_dictionary_opt() {
             Some(codes) if stored.data_type() != kind && codes.values().len() < chosen.len() => codes,
@@ -119,7 +126,7 @@ impl Filter {
             texts = concat(&[&texts, &new_null_array(kind, 1)])?;
         }
         let count = texts.len();
-        let answers = match self.asked(RecordBatch::try_new(Arc::clone(&self.schema), vec![texts])?) {
+        let answers = match asked(narrow, &RecordBatch::try_new(Arc::clone(&self.schema), vec![texts])?) {
             Ok(Some(answers)) => answers,
             Ok(None) => BooleanArray::from(vec![true; count]),
             Err(_) => return Ok(None),
@@ -129,6 +136,14 @@ impl Filter {
         let mask = certain(mask.as_boolean());
         let null_passes = has_null && answers.value(count - 1);
         Ok(Some(if null_passes { or(&mask, &is_null(&keys)?)? } else { mask }))
+    }
+}
+
+/// None: all of them.
+fn asked(narrow: &Expr, rows: &RecordBatch) -> Result<Option<BooleanArray>> {
+    match narrow.evaluate(rows)? {
+        ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))) => Ok(None),
+        value => Ok(Some(certain(value.into_array(rows.num_rows())?.as_boolean()))),
     }
 }
 
@@ -154,9 +169,10 @@ fn moved(expr: &Arc<dyn PhysicalExpr>, to: impl Fn(usize) -> Option<usize>) -> R
 impl Sieve {
     /// Those that must be applied come first.
     pub(super) fn new(filters: &[Filter]) -> Self {
-        let mut filters: Vec<_> = filters.iter().map(|filter| (filter.clone(), Tally::default())).collect();
-        filters.sort_by_key(|(filter, _)| filter.is_dynamic);
-        Self(filters)
+        let mesh = |filter: &Filter| Mesh { filter: filter.clone(), tally: Tally::default(), now: None };
+        let mut meshes: Vec<_> = filters.iter().map(mesh).collect();
+        meshes.sort_by_key(|mesh| mesh.filter.is_dynamic);
+        Self(meshes)
     }
 
     /// The rows of `chosen` that pass all filters, but for dynamic ones that are not worth asking.
@@ -164,24 +180,40 @@ impl Sieve {
     /// # Errors
     /// What a filter fails with on a row that the filters before it let pass.
     pub(super) fn sift(&mut self, chunk: &Chunk, mut chosen: Chosen) -> Result<Chosen> {
-        for (filter, tally) in &mut self.0 {
+        for mesh in &mut self.0 {
             let before = chosen.len();
             if before == 0 {
                 break;
             }
-            if filter.is_dynamic && tally.ignores(before) {
+            if mesh.filter.is_dynamic && mesh.tally.ignores(before) {
                 continue;
             }
-            let passing = match filter.passing(chunk, &chosen) {
+            let passing = match mesh.passing(chunk, &chosen) {
                 // It is advice: what it cannot judge is judged by whoever made it.
-                Err(_) if filter.is_dynamic => None,
+                Err(_) if mesh.filter.is_dynamic => None,
                 passing => passing?,
             };
             let Some(mask) = passing else { continue };
             chosen = chosen.narrowed(mask)?;
-            tally.count(before, chosen.len());
+            mesh.tally.count(before, chosen.len());
         }
         Ok(chosen)
+    }
+}
+
+impl Mesh {
+    fn passing(&mut self, chunk: &Chunk, chosen: &Chosen) -> Result<Option<BooleanArray>> {
+        if !self.filter.is_dynamic {
+            return self.filter.passing(&self.filter.narrow, chunk, chosen);
+        }
+        // Asked first: what is made of a filter that changes meanwhile is made once more.
+        let generation = snapshot_generation(&self.filter.narrow);
+        let now = match self.now.take() {
+            Some((then, now)) if then == generation => now,
+            _ => in_bits(snapshot_physical_expr(Arc::clone(&self.filter.narrow))?)?,
+        };
+        let (_, now) = self.now.insert((generation, now));
+        self.filter.passing(now, chunk, chosen)
     }
 }
 

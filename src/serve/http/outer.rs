@@ -11,10 +11,11 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use uuid::Uuid;
+use metrics::{Counter, Histogram};
 
 use super::accept;
 use super::error::Refusal;
+use crate::slots::Slots;
 use crate::task;
 
 /// Names the request in its answer; a client may bring its own.
@@ -52,28 +53,69 @@ pub(super) async fn around(mut request: Request, next: Next) -> Response {
 /// One request of the metrics. Its path is the route's: what clients make up makes no series.
 struct Counted {
     method: &'static str,
-    path: String,
+    /// None where no route has it.
+    path: Option<MatchedPath>,
     begun: Instant,
 }
+
+/// The metrics of requests of a kind, looked up once.
+struct Series {
+    method: &'static str,
+    path: String,
+    status: StatusCode,
+    requests: Counter,
+    duration: Histogram,
+}
+
+static SERIES: Slots<Series> = Slots::new();
 
 impl Counted {
     fn begin(request: &Request) -> Self {
         let method = METHODS.into_iter().find(|method| *method == request.method().as_str());
-        let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
         Self {
             method: method.unwrap_or(OTHER),
-            path: path.unwrap_or_else(|| OTHER.to_owned()),
+            path: request.extensions().get::<MatchedPath>().cloned(),
             begun: Instant::now(),
         }
     }
 
     fn ends(self, status: StatusCode) {
-        let Self { method, path, begun } = self;
-        let took = begun.elapsed().as_secs_f64() * 1e3;
-        metrics::histogram!("http_requests_duration_ms", "method" => method, "path" => path.clone())
-            .record(took);
-        let labels = [("method", method.to_owned()), ("path", path), ("status", status.as_u16().to_string())];
-        metrics::counter!("http_requests", &labels).increment(1);
+        let (method, path) = (self.method, self.path.as_ref().map_or(OTHER, MatchedPath::as_str));
+        let took = self.begun.elapsed().as_secs_f64() * 1e3;
+        let hash = u64::from(crc32fast::hash(path.as_bytes()))
+            ^ (method.as_ptr().addr() as u64) << 16
+            ^ u64::from(status.as_u16()) << 48;
+        let known = SERIES.at(hash);
+        if let Some(series) = known.as_ref().filter(|series| series.is_of(method, path, status)) {
+            return series.tell(took);
+        }
+        let series = Series::new(method, path, status);
+        series.tell(took);
+        SERIES.put(hash, series);
+    }
+}
+
+impl Series {
+    fn new(method: &'static str, path: &str, status: StatusCode) -> Self {
+        let path = path.to_owned();
+        let labels =
+            [("method", method.to_owned()), ("path", path.clone()), ("status", status.as_u16().to_string())];
+        Self {
+            method,
+            requests: metrics::counter!("http_requests", &labels),
+            duration: metrics::histogram!("http_requests_duration_ms", "method" => method, "path" => path.clone()),
+            path,
+            status,
+        }
+    }
+
+    fn is_of(&self, method: &str, path: &str, status: StatusCode) -> bool {
+        self.status == status && self.method == method && self.path == path
+    }
+
+    fn tell(&self, took: f64) {
+        self.requests.increment(1);
+        self.duration.record(took);
     }
 }
 
@@ -83,7 +125,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     });
     match brought {
         Some(id) => id.clone(),
-        None => HeaderValue::try_from(Uuid::new_v4().to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("none")),
+        None => {
+            HeaderValue::try_from(uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("none"))
+        }
     }
 }
