@@ -26,7 +26,7 @@ use super::decimals::DecimalsInWords;
 use super::here::Here;
 use super::pushdown::Planner;
 use super::rows::RowCount;
-use super::scan::{KEYS_MAX, WaitForNobody};
+use super::scan::WaitForNobody;
 use super::system;
 
 /// The catalog and schema of unqualified names, as the public runtime has them.
@@ -36,6 +36,9 @@ pub(crate) const DEFAULT_SCHEMA: &str = "public";
 const LOCAL_SCHEMAS: [&str; 2] = ["information_schema", system::RUNTIME];
 const SHELVES: usize = 64;
 
+/// Build sides with more different keys are not listed, but looked up in the join's own table, which hashes each row. A
+/// kept table reads a list as bits; an upstream is sent no more than a range of so many.
+const KEYS_LISTED_MAX: usize = 1 << 16;
 /// Build sides whose keys take more memory than this, in bytes, are not listed. Counted before duplicates are
 /// dropped, so it is well above what a list may have as SQL.
 const KEYS_SIZE_MAX: usize = 4 << 20;
@@ -244,7 +247,7 @@ pub(super) fn session<'a>(
     let optimizer = &mut config.options_mut().optimizer;
     optimizer.hash_join_single_partition_threshold = collected(partitions, COLLECTED_BYTES);
     optimizer.hash_join_single_partition_threshold_rows = collected(partitions, COLLECTED_ROWS);
-    optimizer.hash_join_inlist_pushdown_max_distinct_values = KEYS_MAX;
+    optimizer.hash_join_inlist_pushdown_max_distinct_values = KEYS_LISTED_MAX;
     optimizer.hash_join_inlist_pushdown_max_size = KEYS_SIZE_MAX;
     if let Some(partitions) = options.target_partitions {
         config = config.with_target_partitions(partitions);

@@ -20,8 +20,8 @@ use datafusion::physical_plan::PhysicalExpr;
 
 /// Shorter lists are compared number by number.
 const LIST_MIN: usize = 8;
-/// What stays in a core's own cache, in bits.
-const SPAN_MAX: u64 = 1 << 20;
+/// What about stays in a core's own cache, in bits: 1 MiB.
+const SPAN_MAX: u64 = 1 << 23;
 
 /// `expr` with bits in place of lists, where they can be.
 ///
@@ -183,7 +183,7 @@ mod tests {
     fn number() -> impl Strategy<Value = i64> {
         prop_oneof![
             8 => -300_i64..300,
-            2 => -2_000_000_i64..2_000_000,
+            2 => -20_000_000_i64..20_000_000,
             1 => prop::sample::select(vec![i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX, i32::MAX.into(), i32::MIN.into()]),
         ]
     }
@@ -233,7 +233,7 @@ mod tests {
         assert!(is_bits(near(), false));
         assert!(!is_bits(near(), true));
         assert!(!is_bits(near()[..5].to_vec(), false));
-        assert!(!is_bits((0..20).map(|at| lit(at * 100_000)).collect(), false));
+        assert!(!is_bits((0..20).map(|at| lit(at * 1_000_000)).collect(), false));
         assert!(!is_bits([near(), vec![lit(ScalarValue::Int32(None))]].concat(), false));
         // Of a cast the result is looked at.
         let wide = cast(column(), &schema, DataType::Int64).unwrap();

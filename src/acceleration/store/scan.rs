@@ -37,6 +37,9 @@ use super::reader::Reader;
 use super::sieve::Filter;
 use super::{Chunk, Generation};
 
+/// Of the text of a filter, in bytes.
+const FILTER_SHOWN_MAX: usize = 1_000;
+
 /// Rows of one chunk.
 #[derive(Debug, Clone)]
 pub(super) enum Piece {
@@ -274,12 +277,21 @@ fn column_statistics(chunks: &[&Chunk], at: usize) -> ColumnStatistics {
     known
 }
 
+/// A filter with thousands of keys is no line to read.
+fn shortened(mut filter: String) -> String {
+    if filter.len() > FILTER_SHOWN_MAX {
+        filter.truncate(filter.floor_char_boundary(FILTER_SHOWN_MAX));
+        filter.push('…');
+    }
+    filter
+}
+
 impl DisplayAs for ChunkScan {
     fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (chunks, rows) = (self.pieces(None).count(), self.rows(None));
         let (table, all) = (self.generation.layout().name(), self.generation.chunks().len());
-        let filters: Vec<String> = self.filters.iter().map(|filter| filter.predicate().to_string()).collect();
-        let filters = filters.join(" AND ");
+        let filters = self.filters.iter().map(|filter| shortened(filter.predicate().to_string()));
+        let filters = filters.collect::<Vec<_>>().join(" AND ");
         let numbered =
             self.numbered.iter().flat_map(Numbered::parts).map(|part| self.schema.field(part.output));
         let numbered: Vec<&str> = numbered.map(|field| field.name().as_str()).collect();

@@ -19,7 +19,7 @@ use datafusion::physical_plan::PhysicalExpr;
 
 /// More keys of one column are sent as a range: databases plan long lists slowly, some refuse more than a
 /// thousand, and a longer list saves less.
-pub(in crate::federation) const KEYS_MAX: usize = 1_000;
+const KEYS_MAX: usize = 1_000;
 
 /// The domains of columns, by position. A column that is not there may hold anything.
 #[derive(Debug, Clone, PartialEq)]

@@ -37,7 +37,6 @@ use crate::name::DatasetName;
 use crate::upstream::{Upstream, UpstreamError};
 
 use super::rows::RowCount;
-pub(super) use domain::KEYS_MAX;
 pub(super) use keys::{Keys, Place};
 pub(super) use patience::WaitForNobody;
 use read::Reader;
