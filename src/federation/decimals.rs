@@ -331,9 +331,10 @@ mod tests {
         Arc::new(column.with_precision_and_scale(precision, scale).unwrap())
     }
 
-    fn case()
-    -> impl Strategy<Value = (Vec<(Option<i128>, Option<i128>)>, (u8, i8), (u8, i8), Operator, [bool; 2])>
-    {
+    /// Rows of two columns, the types of these, an operation, and which side is the first row's alone.
+    type Case = (Vec<(Option<i128>, Option<i128>)>, (u8, i8), (u8, i8), Operator, [bool; 2]);
+
+    fn case() -> impl Strategy<Value = Case> {
         let op = prop::sample::select(vec![Operator::Plus, Operator::Minus, Operator::Multiply]);
         (prop::collection::vec((value(), value()), 1..12), kind(), kind(), op, any::<[bool; 2]>())
     }

@@ -239,18 +239,18 @@ mod tests {
         });
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(near), answer);
-        let server = tokio::spawn(server);
         let (mut client, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far)).await.unwrap();
-        let connection = tokio::spawn(connection);
-        for _ in 0..3 {
-            let request = Request::get("http://near/").body(Empty::<Bytes>::new()).unwrap();
-            let body = client.send_request(request).await.unwrap().into_body();
-            assert_eq!(body.collect().await.unwrap().to_bytes().len(), BODY_BYTES);
-        }
-        drop(client);
-        connection.await.unwrap().unwrap();
-        server.await.unwrap().unwrap();
+        let asks = async move {
+            for _ in 0..3 {
+                let request = Request::get("http://near/").body(Empty::<Bytes>::new()).unwrap();
+                let body = client.send_request(request).await.unwrap().into_body();
+                assert_eq!(body.collect().await.unwrap().to_bytes().len(), BODY_BYTES);
+            }
+        };
+        let ((), connection, server) = tokio::join!(asks, connection, server);
+        connection.unwrap();
+        server.unwrap();
         let (corked, let_go) = (corked.load(Ordering::SeqCst), let_go.load(Ordering::SeqCst));
         assert!(corked >= 3 && corked == let_go, "corked {corked} times, let go {let_go} times");
     }
