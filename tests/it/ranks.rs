@@ -10,12 +10,13 @@ use crate::support::sidecar::repository_file;
 
 /// The rank of each room. A file may import strictly lower ranks, its own room, and rank 0. The command line
 /// starts the app, and therefore stands above it.
-const RANKS: [(&str, u8); 15] = [
+const RANKS: [(&str, u8); 16] = [
     ("name", 0),
     ("task", 0),
     ("telemetry", 0),
     ("proto", 0),
     ("settled", 0),
+    ("slots", 0),
     ("wire", 0),
     ("config", 1),
     ("secrets", 2),
