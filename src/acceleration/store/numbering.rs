@@ -22,6 +22,8 @@ use super::chosen::Chosen;
 const TEXTS_MAX: usize = 4_096;
 /// A text is looked up once a chunk: where there are not so many rows for each, that is no better than once a row.
 const ROWS_PER_TEXT: usize = 32;
+/// A query that finds a new generation waits for it, some milliseconds.
+const LOOKS_MAX: usize = 1 << 17;
 /// The number of NULL, whether there is one or not.
 const NULL: u32 = 0;
 
@@ -48,7 +50,7 @@ impl Numbering {
     pub(super) fn of(chunks: &[Arc<Chunk>], column: usize, kind: &DataType) -> Option<Self> {
         let rows: usize = chunks.iter().map(|chunk| chunk.rows()).sum();
         let looks: usize = chunks.iter().map(|chunk| looks(chunk.stored(column))).sum();
-        if !is_text(kind) || looks > rows / ROWS_PER_TEXT {
+        if !is_text(kind) || looks > LOOKS_MAX.min(rows / ROWS_PER_TEXT) {
             return None;
         }
         let mut known = Known::default();
