@@ -437,3 +437,16 @@ impl ExecutionPlan for ChunkScan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_filter_is_cut_between_characters() {
+        assert_eq!(shortened("a > 3".to_owned()), "a > 3");
+        let long = shortened(format!("s IN (x{})", "ä".repeat(FILTER_SHOWN_MAX)));
+        assert!(long.starts_with("s IN (xää") && long.ends_with("ä…"), "{long}");
+        assert!(long.len() <= FILTER_SHOWN_MAX + '…'.len_utf8());
+    }
+}
