@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::told::{Counters, Told};
 use super::{Cached, Caller, Parts, Principal, QueryError, Request};
 use crate::name::QueryId;
-use crate::telemetry::{Context as TraceContext, Span, Tracer};
+use crate::telemetry::{Context as TraceContext, Span, Tracer, shortened};
 use crate::wire::Part;
 
 /// Queries that have ended are remembered up to this many.
@@ -169,7 +169,7 @@ impl Records {
     pub fn enter(&self, id: QueryId, request: &Request) -> Tracked {
         let running = Arc::new(Running {
             id,
-            sql: shortened(&request.sql).into(),
+            sql: shortened(&request.sql, SQL_BYTES_MAX).into(),
             principal: request.principal.clone(),
             protocol: request.protocol,
             ticket: request.ticket,
@@ -446,14 +446,6 @@ impl Protocol {
             Self::Mcp => "mcp",
             Self::Internal => "internal",
         }
-    }
-}
-
-fn shortened(sql: &str) -> String {
-    let end = sql.floor_char_boundary(SQL_BYTES_MAX);
-    match sql.len() > end {
-        true => format!("{}…", &sql[..end]),
-        false => sql.to_owned(),
     }
 }
 

@@ -129,21 +129,14 @@ impl PhysicalExpr for InBits {
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
-        vec![&self.number]
+        self.plain.children()
     }
 
     fn with_new_children(
         self: Arc<Self>,
         children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
-        let mut of_plain: Vec<Arc<dyn PhysicalExpr>> =
-            self.plain.children().into_iter().map(Arc::clone).collect();
-        for (place, child) in of_plain.iter_mut().zip(&children) {
-            *place = Arc::clone(child);
-        }
-        let plain = Arc::clone(&self.plain).with_new_children(of_plain)?;
-        let number = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.number));
-        Ok(Arc::new(Self { number, list: Arc::clone(&self.list), plain }))
+        in_bits(Arc::clone(&self.plain).with_new_children(children)?)
     }
 
     fn fmt_sql(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -36,8 +36,9 @@ use super::numbering::Numbering;
 use super::reader::Reader;
 use super::sieve::Filter;
 use super::{Chunk, Generation};
+use crate::telemetry::shortened;
 
-/// Of the text of a filter, in bytes.
+/// Of the text of a filter, in bytes: one with thousands of keys is no line to read.
 const FILTER_SHOWN_MAX: usize = 1_000;
 
 /// Rows of one chunk.
@@ -277,20 +278,12 @@ fn column_statistics(chunks: &[&Chunk], at: usize) -> ColumnStatistics {
     known
 }
 
-/// A filter with thousands of keys is no line to read.
-fn shortened(mut filter: String) -> String {
-    if filter.len() > FILTER_SHOWN_MAX {
-        filter.truncate(filter.floor_char_boundary(FILTER_SHOWN_MAX));
-        filter.push('…');
-    }
-    filter
-}
-
 impl DisplayAs for ChunkScan {
     fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (chunks, rows) = (self.pieces(None).count(), self.rows(None));
         let (table, all) = (self.generation.layout().name(), self.generation.chunks().len());
-        let filters = self.filters.iter().map(|filter| shortened(filter.predicate().to_string()));
+        let filters =
+            self.filters.iter().map(|filter| shortened(&filter.predicate().to_string(), FILTER_SHOWN_MAX));
         let filters = filters.collect::<Vec<_>>().join(" AND ");
         let numbered =
             self.numbered.iter().flat_map(Numbered::parts).map(|part| self.schema.field(part.output));
@@ -444,8 +437,8 @@ mod tests {
 
     #[test]
     fn a_long_filter_is_cut_between_characters() {
-        assert_eq!(shortened("a > 3".to_owned()), "a > 3");
-        let long = shortened(format!("s IN (x{})", "ä".repeat(FILTER_SHOWN_MAX)));
+        assert_eq!(shortened("a > 3", FILTER_SHOWN_MAX), "a > 3");
+        let long = shortened(&format!("s IN (x{})", "ä".repeat(FILTER_SHOWN_MAX)), FILTER_SHOWN_MAX);
         assert!(long.starts_with("s IN (xää") && long.ends_with("ä…"), "{long}");
         assert!(long.len() <= FILTER_SHOWN_MAX + '…'.len_utf8());
     }
