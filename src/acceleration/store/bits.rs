@@ -8,7 +8,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, FieldRef, Int32Type, Int64Type, Schema};
 use datafusion::common::ScalarValue;
@@ -20,8 +20,8 @@ use datafusion::physical_plan::PhysicalExpr;
 
 /// Shorter lists are compared number by number.
 const LIST_MIN: usize = 8;
-/// What about stays in a core's own cache, in bits: 1 MiB.
-const SPAN_MAX: u64 = 1 << 23;
+/// 4 MiB: a core's own cache has the half of it, and a look outside of it still is a fraction of a hash table's.
+const SPAN_MAX: u64 = 1 << 25;
 
 /// `expr` with bits in place of lists, where they can be.
 ///
@@ -45,24 +45,34 @@ struct InBits {
 
 /// A bit for each number from `least` on.
 #[derive(Debug)]
-struct Bits {
+pub(super) struct Bits {
     least: i64,
     words: Vec<u64>,
 }
 
 impl Bits {
-    fn of(numbers: &[i64]) -> Option<Self> {
-        let (least, greatest) = (*numbers.iter().min()?, *numbers.iter().max()?);
+    /// What they take for the numbers from `least` to `greatest`; none where that is too much.
+    pub(super) fn bytes(least: i64, greatest: i64) -> Option<usize> {
         let span = greatest.wrapping_sub(least) as u64;
-        if span >= SPAN_MAX {
-            return None;
+        (least <= greatest && span < SPAN_MAX).then(|| (span as usize / 64 + 1) * 8)
+    }
+
+    /// None of the numbers from `least` to `greatest`.
+    pub(super) fn none(least: i64, greatest: i64) -> Option<Self> {
+        Some(Self { least, words: vec![0; Self::bytes(least, greatest)? / 8] })
+    }
+
+    fn of_all(numbers: &[i64]) -> Option<Self> {
+        let mut bits = Self::none(*numbers.iter().min()?, *numbers.iter().max()?)?;
+        numbers.iter().for_each(|number| bits.insert(*number));
+        Some(bits)
+    }
+
+    fn insert(&mut self, number: i64) {
+        let at = number.wrapping_sub(self.least) as u64;
+        if let Some(word) = self.words.get_mut((at / 64) as usize) {
+            *word |= 1 << (at % 64);
         }
-        let mut words = vec![0; span as usize / 64 + 1];
-        for number in numbers {
-            let at = number.wrapping_sub(least) as u64;
-            words[at as usize / 64] |= 1 << (at % 64);
-        }
-        Some(Self { least, words })
     }
 
     fn has(&self, number: i64) -> bool {
@@ -73,9 +83,33 @@ impl Bits {
         }
     }
 
-    /// NULL where the number is.
-    fn of_rows<T: ArrowPrimitiveType<Native: Into<i64>>>(&self, numbers: &ArrayRef) -> BooleanArray {
-        let numbers = numbers.as_primitive::<T>();
+    /// Those that are not NULL, as far as there are bits for them. False where `numbers` are of no type that can be.
+    pub(super) fn add(&mut self, numbers: &ArrayRef) -> bool {
+        match numbers.data_type() {
+            DataType::Int32 => self.add_rows::<Int32Type>(numbers.as_primitive()),
+            DataType::Int64 => self.add_rows::<Int64Type>(numbers.as_primitive()),
+            _ => return false,
+        }
+        true
+    }
+
+    fn add_rows<T: ArrowPrimitiveType<Native: Into<i64>>>(&mut self, numbers: &PrimitiveArray<T>) {
+        match numbers.null_count() {
+            0 => numbers.values().iter().for_each(|number| self.insert((*number).into())),
+            _ => numbers.iter().flatten().for_each(|number| self.insert(number.into())),
+        }
+    }
+
+    /// Which of `numbers` are there, NULL where the number is. None where they are of no type that can be.
+    pub(super) fn of(&self, numbers: &ArrayRef) -> Option<BooleanArray> {
+        match numbers.data_type() {
+            DataType::Int32 => Some(self.of_rows::<Int32Type>(numbers.as_primitive())),
+            DataType::Int64 => Some(self.of_rows::<Int64Type>(numbers.as_primitive())),
+            _ => None,
+        }
+    }
+
+    fn of_rows<T: ArrowPrimitiveType<Native: Into<i64>>>(&self, numbers: &PrimitiveArray<T>) -> BooleanArray {
         let values = numbers.values();
         let has = BooleanBuffer::collect_bool(values.len(), |at| self.has(values[at].into()));
         BooleanArray::new(has, numbers.nulls().cloned())
@@ -96,7 +130,7 @@ impl InBits {
         let numbers = list.list().iter().map(number).collect::<Option<Vec<_>>>()?;
         Some(Self {
             number: Arc::clone(list.expr()),
-            list: Arc::new(Bits::of(&numbers)?),
+            list: Arc::new(Bits::of_all(&numbers)?),
             plain: Arc::clone(plain),
         })
     }
@@ -120,12 +154,10 @@ impl PhysicalExpr for InBits {
             ColumnarValue::Array(numbers) => numbers,
             ColumnarValue::Scalar(_) => return self.plain.evaluate(batch),
         };
-        let found = match numbers.data_type() {
-            DataType::Int32 => self.list.of_rows::<Int32Type>(&numbers),
-            DataType::Int64 => self.list.of_rows::<Int64Type>(&numbers),
-            _ => return self.plain.evaluate(batch),
-        };
-        Ok(ColumnarValue::Array(Arc::new(found)))
+        match self.list.of(&numbers) {
+            Some(found) => Ok(ColumnarValue::Array(Arc::new(found))),
+            None => self.plain.evaluate(batch),
+        }
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -226,7 +258,7 @@ mod tests {
         assert!(is_bits(near(), false));
         assert!(!is_bits(near(), true));
         assert!(!is_bits(near()[..5].to_vec(), false));
-        assert!(!is_bits((0..20).map(|at| lit(at * 1_000_000)).collect(), false));
+        assert!(!is_bits((0..20).map(|at| lit(at * 10_000_000)).collect(), false));
         assert!(!is_bits([near(), vec![lit(ScalarValue::Int32(None))]].concat(), false));
         // Of a cast the result is looked at.
         let wide = cast(column(), &schema, DataType::Int64).unwrap();

@@ -16,6 +16,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -160,7 +161,8 @@ fn source(plan: &Plan, at: usize) -> Option<(&ChunkScan, usize)> {
             _ => None,
         };
     }
-    plan.downcast_ref::<CoalescePartitionsExec>().and_then(|one| source(one.input(), at))
+    let input = plan.downcast_ref::<CoalescePartitionsExec>().map(CoalescePartitionsExec::input);
+    source(input.or_else(|| plan.downcast_ref::<CooperativeExec>().map(CooperativeExec::input))?, at)
 }
 
 /// Which side of a join a column of its output comes from, where the join does not look at it and adds no NULLs to it.

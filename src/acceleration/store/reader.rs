@@ -16,7 +16,7 @@ use super::scan::{ChunkScan, Piece};
 use super::sieve::Sieve;
 use super::{Chunk, Generation};
 
-/// So many pieces without a row, and others have their turn.
+/// So many pieces, and others have their turn.
 const PIECES_PER_TURN: usize = 16;
 
 /// Reads the pieces in their order. Few rows of each are put together to batches worth the while.
@@ -30,6 +30,8 @@ pub(super) struct Reader {
     batches: BatchCoalescer,
     /// Rows that are still wanted.
     left: usize,
+    /// Pieces that may be read before others have their turn.
+    turn: usize,
     metrics: BaselineMetrics,
 }
 
@@ -42,6 +44,9 @@ impl Reader {
     ) -> Self {
         let batches = BatchCoalescer::new(Arc::clone(&scan.schema), batch_rows)
             .with_biggest_coalesce_batch_size(Some(batch_rows / 2));
+        // What has much to read lets others go on first: a task that waited for the same join wakes up behind this one, on
+        // the same thread, and would stay there until this one is done.
+        let turn = if pieces.len() > PIECES_PER_TURN { 0 } else { PIECES_PER_TURN };
         Self {
             generation: Arc::clone(&scan.generation),
             schema: Arc::clone(&scan.schema),
@@ -51,6 +56,7 @@ impl Reader {
             sieve: Sieve::new(&scan.filters),
             batches,
             left: scan.fetch.unwrap_or(usize::MAX),
+            turn,
             metrics,
         }
     }
@@ -58,11 +64,17 @@ impl Reader {
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         let timer = self.metrics.elapsed_compute().clone();
         let _timer = timer.timer();
-        for _ in 0..PIECES_PER_TURN {
+        loop {
             if let Some(batch) = self.batches.next_completed_batch() {
                 self.metrics.record_output(batch.num_rows());
                 return Poll::Ready(Some(Ok(batch)));
             }
+            if self.turn == 0 {
+                self.turn = PIECES_PER_TURN;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.turn -= 1;
             match self.read_on() {
                 Ok(true) => {}
                 Ok(false) => return Poll::Ready(None),
@@ -72,8 +84,6 @@ impl Reader {
                 }
             }
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// Reads one more piece, or puts out what is left; false where nothing is.

@@ -31,15 +31,19 @@ use datafusion::physical_plan::{
 };
 use datafusion::scalar::ScalarValue;
 
+use super::key_tap::{AmongKeys, Keys};
 use super::numbered::Numbered;
 use super::numbering::Numbering;
 use super::reader::Reader;
 use super::sieve::Filter;
-use super::{Chunk, Generation};
+use super::{Chunk, Generation, sample};
 use crate::telemetry::shortened;
 
 /// Of the text of a filter, in bytes: one with thousands of keys is no line to read.
 const FILTER_SHOWN_MAX: usize = 1_000;
+
+/// Fewer rows are joined as fast as they are sifted.
+const SIFTED_MIN: usize = if cfg!(test) { 1 } else { 4_096 };
 
 /// Rows of one chunk.
 #[derive(Debug, Clone)]
@@ -64,6 +68,7 @@ pub(super) struct ChunkScan {
     pub(super) fetch: Option<usize>,
     /// Of all partitions, once somebody asked: planning asks again and again.
     whole: Arc<OnceLock<Arc<Statistics>>>,
+    share: Arc<OnceLock<Option<f64>>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -94,6 +99,7 @@ impl ChunkScan {
             filters: Vec::new(),
             fetch: None,
             whole: Arc::default(),
+            share: Arc::default(),
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -106,7 +112,7 @@ impl ChunkScan {
                 self.filters.push(filter);
             }
         }
-        Self { whole: Arc::default(), ..self }
+        Self { whole: Arc::default(), share: Arc::default(), ..self }
     }
 
     /// At most so many rows of each partition.
@@ -122,6 +128,33 @@ impl ChunkScan {
     pub(super) fn numbering(&self, output: usize) -> Option<(usize, Arc<Numbering>)> {
         let column = *self.columns.get(output)?;
         Some((column, self.generation.numbering(column)?))
+    }
+
+    /// The same rows, as far as the output's column at `output` is among keys of a join that are yet to come, and those.
+    /// None where that column is none of whole numbers near each other. A filter called `same` says no more than they do.
+    pub(super) fn among_keys(
+        &self,
+        output: usize,
+        name: &str,
+        same: Option<u64>,
+    ) -> Result<Option<(Self, Arc<Keys>)>> {
+        let whole: Option<Vec<&Chunk>> =
+            self.pieces(None).map(|piece| piece.whole(&self.generation)).collect();
+        let (Some(&column), Some(chunks)) = (self.columns.get(output), whole) else { return Ok(None) };
+        if self.rows(None) < SIFTED_MIN {
+            return Ok(None);
+        }
+        let Some(keys) = keys_between(&column_statistics(&chunks, column), name).map(Arc::new) else {
+            return Ok(None);
+        };
+        let table = self.generation.layout().schema();
+        let number = Arc::new(Column::new(table.field(column).name(), column));
+        let among = Filter::advice(table, Arc::new(AmongKeys::new(number, Arc::clone(&keys))))?;
+        let mut filters = self.filters.clone();
+        filters.retain(|filter| same.is_none() || filter.predicate().expression_id() != same);
+        // A look at a bit is cheaper than what others say of several keys together.
+        filters.insert(0, among);
+        Ok(Some((Self { filters, ..self.clone() }, keys)))
     }
 
     /// The same with numbers in place of these columns' texts.
@@ -172,14 +205,31 @@ impl ChunkScan {
         if predicates.is_empty() {
             return Ok(self.unfiltered(partition).to_inexact());
         }
-        // As a filter over all columns would be expected to leave them.
+        // The bounds of columns as a filter over all of them would be expected to leave them; how many by a sample.
         let table = self.of_columns((0..self.generation.layout().schema().fields().len()).collect())?;
         let table = Self { filters: Vec::new(), ..table };
         let all = Arc::new(table.unfiltered(partition));
         let predicate = conjunction(predicates.into_iter().map(|filter| Arc::clone(filter.predicate())));
         let filter = FilterExec::try_new(predicate, Arc::new(table))?;
         let left = filter.statistics_from_inputs(&[all], &StatisticsArgs::new())?;
-        Ok(Arc::unwrap_or_clone(left).project(Some(&self.columns.to_vec())).to_inexact())
+        let mut left = Arc::unwrap_or_clone(left).project(Some(&self.columns.to_vec())).to_inexact();
+        if let Some(share) = self.share() {
+            let all = self.unfiltered(partition);
+            left.num_rows = all.num_rows.with_estimated_selectivity(share);
+            left.total_byte_size = all.total_byte_size.with_estimated_selectivity(share);
+        }
+        Ok(left)
+    }
+
+    /// What share of all rows passes the filters that are there before the plan runs, as a sample has it.
+    fn share(&self) -> Option<f64> {
+        *self.share.get_or_init(|| {
+            let pieces: Vec<&Piece> = self.pieces(None).collect();
+            let filters: Vec<Filter> =
+                self.filters.iter().filter(|filter| !filter.is_dynamic()).cloned().collect();
+            // A filter that fails here fails the query when it is read.
+            sample::share(&self.generation, &pieces, &filters).ok().flatten()
+        })
     }
 
     /// Those of one partition, or of all.
@@ -197,11 +247,8 @@ impl ChunkScan {
     }
 
     fn unfiltered(&self, partition: Option<usize>) -> Statistics {
-        let whole = |piece: &Piece| match piece {
-            Piece::Whole(at) => Some(self.generation.chunks()[*at].as_ref()),
-            Piece::Rows(..) => None,
-        };
-        let chunks: Option<Vec<&Chunk>> = self.pieces(partition).map(whole).collect();
+        let chunks: Option<Vec<&Chunk>> =
+            self.pieces(partition).map(|piece| piece.whole(&self.generation)).collect();
         let mut known = Statistics::new_unknown(&self.schema);
         known.num_rows = Precision::Exact(self.rows(partition));
         if let Some(chunks) = chunks {
@@ -219,6 +266,13 @@ impl Piece {
         match self {
             Self::Whole(at) => generation.chunks()[*at].rows(),
             Self::Rows(_, rows) => rows.len(),
+        }
+    }
+
+    fn whole<'a>(&self, generation: &'a Generation) -> Option<&'a Chunk> {
+        match self {
+            Self::Whole(at) => Some(generation.chunks()[*at].as_ref()),
+            Self::Rows(..) => None,
         }
     }
 }
@@ -248,10 +302,21 @@ fn shared_out(generation: &Generation, pieces: Vec<Piece>, partitions: usize) ->
     parts
 }
 
+/// Of a column of whole numbers that has such statistics.
+fn keys_between(known: &ColumnStatistics, name: &str) -> Option<Keys> {
+    let number = |value: &Precision<ScalarValue>| match value.get_value()? {
+        ScalarValue::Int32(number) => number.map(i64::from),
+        ScalarValue::Int64(number) => *number,
+        _ => None,
+    };
+    Keys::between(name, number(&known.min_value)?, number(&known.max_value)?)
+}
+
+/// Without bytes of the column: DataFusion takes them over where a join drops most rows, and would then choose its sides by
+/// them. The number of rows it does reckon.
 fn column_statistics(chunks: &[&Chunk], at: usize) -> ColumnStatistics {
     let mut known = ColumnStatistics::new_unknown();
     known.null_count = Precision::Exact(chunks.iter().map(|chunk| chunk.columns()[at].nulls).sum());
-    known.byte_size = Precision::Exact(chunks.iter().map(|chunk| chunk.columns()[at].bytes).sum());
     let mut total: Option<(ScalarValue, ScalarValue)> = None;
     for chunk in chunks {
         let column = &chunk.columns()[at];

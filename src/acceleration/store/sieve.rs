@@ -82,6 +82,14 @@ impl Filter {
         Ok(Self { predicate, narrow, columns, schema, is_dynamic })
     }
 
+    /// The same for one that another node makes true or false while the plan runs, and applies anyway.
+    ///
+    /// # Errors
+    /// As [`Filter::try_new`].
+    pub(super) fn advice(table: &SchemaRef, predicate: Arc<dyn PhysicalExpr>) -> Result<Self> {
+        Ok(Self { is_dynamic: true, ..Self::try_new(table, predicate)? })
+    }
+
     /// The same for a predicate over the output of a scan that reads `columns` of the table.
     ///
     /// # Errors

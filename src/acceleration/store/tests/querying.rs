@@ -27,7 +27,8 @@ fn published(generation: Arc<Generation>) -> Arc<Table> {
 fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(3);
     let state = SessionStateBuilder::new().with_config(config).with_default_features();
-    let state = state.with_physical_optimizer_rule(Arc::new(GroupByNumbers)).build();
+    let state = state.with_physical_optimizer_rule(Arc::new(GroupByNumbers));
+    let state = state.with_physical_optimizer_rule(Arc::new(JoinKeys)).build();
     let context = SessionContext::new_with_state(state);
     let local: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(table)));
     let provider: Arc<dyn TableProvider> = match source {
