@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::acceleration::{Acceleration, GroupByNumbers, JoinKeys};
+use crate::acceleration::{Acceleration, GroupByNumbers, GroupDirectly, JoinKeys};
 use crate::config::{self, ByteSize, Dataset, Diagnostic, Diagnostics, Runtime, Spicepod};
 use crate::federation::{self, Federation, RemoteDataset, Resources};
 use crate::name::DatasetName;
@@ -134,7 +134,7 @@ impl Plan {
             push_down: spicepod.runtime.push_down.unwrap_or(true),
             target_partitions: spicepod.runtime.target_partitions,
             resources: Some(basis.resources.clone()),
-            rules: vec![Arc::new(GroupByNumbers), Arc::new(JoinKeys)],
+            rules: vec![Arc::new(GroupByNumbers), Arc::new(JoinKeys), Arc::new(GroupDirectly)],
             telemetry: federation::Telemetry {
                 registry: basis.registry.clone(),
                 tracer: basis.tracer.clone(),

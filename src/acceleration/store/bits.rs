@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{ArrowPrimitiveType, DataType, FieldRef, Int32Type, Int64Type, Schema};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, FieldRef, Int32Type, Int64Type, Schema, UInt32Type};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
@@ -88,6 +88,7 @@ impl Bits {
         match numbers.data_type() {
             DataType::Int32 => self.add_rows::<Int32Type>(numbers.as_primitive()),
             DataType::Int64 => self.add_rows::<Int64Type>(numbers.as_primitive()),
+            DataType::UInt32 => self.add_rows::<UInt32Type>(numbers.as_primitive()),
             _ => return false,
         }
         true
@@ -105,6 +106,7 @@ impl Bits {
         match numbers.data_type() {
             DataType::Int32 => Some(self.of_rows::<Int32Type>(numbers.as_primitive())),
             DataType::Int64 => Some(self.of_rows::<Int64Type>(numbers.as_primitive())),
+            DataType::UInt32 => Some(self.of_rows::<UInt32Type>(numbers.as_primitive())),
             _ => None,
         }
     }

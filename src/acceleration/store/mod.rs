@@ -31,6 +31,9 @@ mod pack;
 mod rebuild;
 
 mod bits;
+mod direct;
+mod direct_groups;
+mod direct_places;
 mod groups;
 mod join_keys;
 mod key_tap;
@@ -52,6 +55,7 @@ pub(crate) use append::Append;
 pub(crate) use budget::{Budget, Lease};
 pub(crate) use census::{Census, RowHash, RowHasher};
 pub(crate) use chunk::Chunk;
+pub(crate) use direct::GroupDirectly;
 pub(crate) use error::StoreError;
 pub(crate) use generation::Generation;
 pub(crate) use groups::GroupByNumbers;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, NullArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
+use datafusion::common::ColumnStatistics;
+use datafusion::common::stats::Precision;
+use datafusion::scalar::ScalarValue;
 
 use super::Chunk;
 use super::chosen::Chosen;
@@ -45,6 +48,19 @@ impl Numbered {
 
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// What is known of the column of each part.
+    pub(super) fn statistics(&self) -> impl Iterator<Item = ColumnStatistics> {
+        let count = self.parts.last().map_or(0, |last| last.by.saturating_mul(last.numbering.count() as u32));
+        let number = |number: u32| Precision::Exact(ScalarValue::UInt32(Some(number)));
+        let numbers = ColumnStatistics {
+            null_count: Precision::Exact(0),
+            min_value: number(0),
+            max_value: number(count.saturating_sub(1)),
+            ..ColumnStatistics::new_unknown()
+        };
+        std::iter::once(numbers).chain(std::iter::repeat_with(ColumnStatistics::new_unknown))
     }
 
     /// Changes the fields that these columns had in the scan's schema.

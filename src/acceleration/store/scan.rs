@@ -31,6 +31,7 @@ use datafusion::physical_plan::{
 };
 use datafusion::scalar::ScalarValue;
 
+use super::direct::between;
 use super::key_tap::{AmongKeys, Keys};
 use super::numbered::Numbered;
 use super::numbering::Numbering;
@@ -144,9 +145,9 @@ impl ChunkScan {
         if self.rows(None) < SIFTED_MIN {
             return Ok(None);
         }
-        let Some(keys) = keys_between(&column_statistics(&chunks, column), name).map(Arc::new) else {
-            return Ok(None);
-        };
+        let between = between(&column_statistics(&chunks, column));
+        let keys = between.and_then(|(least, greatest)| Keys::between(name, least, greatest));
+        let Some(keys) = keys.map(Arc::new) else { return Ok(None) };
         let table = self.generation.layout().schema();
         let number = Arc::new(Column::new(table.field(column).name(), column));
         let among = Filter::advice(table, Arc::new(AmongKeys::new(number, Arc::clone(&keys))))?;
@@ -190,8 +191,10 @@ impl ChunkScan {
     /// What is known of a text says nothing of its number.
     fn statistics(&self, partition: Option<usize>) -> Result<Statistics> {
         let mut known = self.of_texts(partition)?;
-        for part in self.numbered.iter().flat_map(Numbered::parts) {
-            known.column_statistics[part.output] = ColumnStatistics::new_unknown();
+        for set in self.numbered.iter() {
+            for (part, of_part) in set.parts().iter().zip(set.statistics()) {
+                known.column_statistics[part.output] = of_part;
+            }
         }
         Ok(known)
     }
@@ -300,16 +303,6 @@ fn shared_out(generation: &Generation, pieces: Vec<Piece>, partitions: usize) ->
         before += rows;
     }
     parts
-}
-
-/// Of a column of whole numbers that has such statistics.
-fn keys_between(known: &ColumnStatistics, name: &str) -> Option<Keys> {
-    let number = |value: &Precision<ScalarValue>| match value.get_value()? {
-        ScalarValue::Int32(number) => number.map(i64::from),
-        ScalarValue::Int64(number) => *number,
-        _ => None,
-    };
-    Keys::between(name, number(&known.min_value)?, number(&known.max_value)?)
 }
 
 /// Without bytes of the column: DataFusion takes them over where a join drops most rows, and would then choose its sides by

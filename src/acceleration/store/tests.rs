@@ -1,6 +1,7 @@
 //! The store against models of it. Rows are `(id, t, v)`: two numbers that may be NULL and a short text.
 
 mod building;
+mod grouping;
 mod joining;
 mod models;
 mod querying;

@@ -38,9 +38,9 @@ const STATEMENTS: [&str; 24] = [
     "WITH RECURSIVE r(x, n) AS (SELECT k, 1 FROM a WHERE v < 'c' UNION ALL SELECT b.k, n + 1 FROM r JOIN b ON b.k = x JOIN c ON c.k = b.k WHERE n < 3) SELECT count(*), sum(x), max(n) FROM r",
 ];
 
-type Seed = (u8, u8, u8);
+pub(super) type Seed = (u8, u8, u8);
 
-fn table_of(seeds: &[Seed], far: bool) -> RecordBatch {
+pub(super) fn table_of(seeds: &[Seed], far: bool) -> RecordBatch {
     // Keys further apart than there are bits for, and near each other.
     let step = if far { 1 << 40 } else { 1 };
     let key = |seed: &Seed| (seed.0 % 9 != 8).then(|| (i64::from(seed.0 % 24) - 7) * step);
@@ -59,7 +59,7 @@ fn table_of(seeds: &[Seed], far: bool) -> RecordBatch {
     .unwrap()
 }
 
-fn kept(rows: &RecordBatch) -> Arc<AcceleratedTable> {
+pub(super) fn kept(rows: &RecordBatch) -> Arc<AcceleratedTable> {
     let layout = Layout::try_new("rows".parse().unwrap(), rows.schema(), None, vec![]).unwrap();
     let mut load = Load::begin(Arc::new(layout), None, budget()).in_small_chunks();
     for from in (0..rows.num_rows()).step_by(7) {
@@ -88,7 +88,7 @@ fn contexts(rows: &[RecordBatch], partitions: usize) -> [SessionContext; 2] {
     [ours, plain]
 }
 
-async fn lines(context: &SessionContext, sql: &str) -> Vec<String> {
+pub(super) async fn lines(context: &SessionContext, sql: &str) -> Vec<String> {
     let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
     let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
     let mut lines: Vec<String> =

@@ -28,7 +28,8 @@ fn context(table: &Arc<Table>, source: Option<Arc<dyn TableProvider>>) -> Sessio
     let config = SessionConfig::new().with_target_partitions(3);
     let state = SessionStateBuilder::new().with_config(config).with_default_features();
     let state = state.with_physical_optimizer_rule(Arc::new(GroupByNumbers));
-    let state = state.with_physical_optimizer_rule(Arc::new(JoinKeys)).build();
+    let state = state.with_physical_optimizer_rule(Arc::new(JoinKeys));
+    let state = state.with_physical_optimizer_rule(Arc::new(GroupDirectly)).build();
     let context = SessionContext::new_with_state(state);
     let local: Arc<dyn TableProvider> = Arc::new(AcceleratedTable::new(Arc::clone(table)));
     let provider: Arc<dyn TableProvider> = match source {
