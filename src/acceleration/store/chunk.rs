@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::Result;
@@ -71,13 +72,13 @@ impl Chunk {
     ) -> Result<Arc<Self>, StoreError> {
         let plain_bytes = shape::bytes(&batch);
         let lease = budget.lease(plain_bytes)?;
-        let columns = batch.columns().iter().map(Summary::of).collect::<Result<_>>();
-        let columns = columns.map_err(StoreError::compute(layout.name()))?;
         let span = layout.time().map(|time| nanoseconds(layout, time, batch.column(time.column)));
         let span = span.transpose()?.map(|times| Span::of(&times));
         let (schema, rows) = (Arc::clone(layout.schema()), batch.num_rows());
         let stored: Vec<ArrayRef> =
             batch.columns().iter().enumerate().map(|(at, c)| stored(layout, at, c)).collect();
+        let columns = batch.columns().iter().zip(&stored).map(|(plain, stored)| Summary::of(plain, stored));
+        let columns = columns.collect::<Result<_>>().map_err(StoreError::compute(layout.name()))?;
         let saved: usize =
             batch.columns().iter().zip(&stored).map(|(plain, stored)| saved(plain, stored)).sum();
         let bytes = plain_bytes.saturating_sub(saved);
@@ -203,10 +204,14 @@ fn stored(layout: &Layout, at: usize, column: &ArrayRef) -> ArrayRef {
 }
 
 impl Summary {
-    fn of(column: &ArrayRef) -> Result<Self> {
-        let bounds = match has_order(column.data_type()) {
-            true => bounds(column)?,
-            false => None,
+    /// Of codes the texts are looked at: each is there for at least one row.
+    fn of(column: &ArrayRef, stored: &ArrayRef) -> Result<Self> {
+        let bounds = match (has_order(column.data_type()), stored.as_any_dictionary_opt()) {
+            (false, _) => None,
+            (true, Some(codes)) if codes.data_type() != column.data_type() => {
+                bounds(&cast(codes.values(), column.data_type())?)?
+            }
+            (true, _) => bounds(column)?,
         };
         Ok(Self { bounds, nulls: column.logical_null_count(), bytes: column.get_buffer_memory_size() })
     }
