@@ -6,11 +6,12 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use thiserror::Error;
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,39 @@ where
         Ok(panic) => BlockingError::Panicked { name, message: words_of(panic.as_ref()) },
         Err(_) => BlockingError::Stopped { name },
     })
+}
+
+/// Stack of a thread that plans or computes, in bytes: both recurse into what was asked.
+pub const STACK_SIZE: usize = 32 << 20;
+
+/// Threads for the network, in all that is not [`computing`]: half of the cores, one at least. Where one message is
+/// handed from task to task, threads that wake each other cost more than they save.
+#[must_use]
+pub fn network_threads() -> usize {
+    (cores() / 2).max(1)
+}
+
+/// Where work goes that keeps a thread busy, as many threads as there are cores, made when the first one asks. None where
+/// the caller has a runtime of one thread by itself, as tests have, or where threads cannot be had: then it stays here.
+#[must_use]
+pub fn computing() -> Option<Handle> {
+    static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
+    if Handle::try_current().ok()?.runtime_flavor() != RuntimeFlavor::MultiThread {
+        return None;
+    }
+    let made = || {
+        let mut threads = Builder::new_multi_thread();
+        threads.worker_threads(cores()).thread_stack_size(STACK_SIZE).thread_name("compute").enable_all();
+        threads
+            .build()
+            .inspect_err(|error| tracing::warn!(%error, "no threads to compute in, queries compute where they are asked"))
+            .ok()
+    };
+    THREADS.get_or_init(made).as_ref().map(|threads| threads.handle().clone())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Resolves at `due`; none is a time that never comes.

@@ -12,7 +12,9 @@ mod publish;
 mod refresh;
 mod texts;
 
-pub(crate) use store::{AcceleratedTable, GroupByNumbers, GroupDirectly, JoinKeys, Pins, Reads, Table};
+pub(crate) use store::{
+    AcceleratedTable, GroupByNumbers, GroupDirectly, JoinKeys, Pins, Reads, Table, rows_read,
+};
 
 pub use publish::{Limit, MemoryLog, Publication, Retention, Standing, StreamEnd, StreamEvent, Subscription};
 pub use refresh::{

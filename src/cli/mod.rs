@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Diagnostics;
+use crate::task;
 
 /// An Arrow Flight federation sidecar: SQL on localhost, answered by the upstream that has the data.
 #[derive(Parser)]
@@ -93,7 +94,8 @@ pub fn main() -> ExitCode {
 /// Runs a command on a runtime of its own.
 fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    match builder.enable_all().thread_stack_size(crate::query::STACK_SIZE).build() {
+    builder.worker_threads(task::network_threads()).thread_stack_size(task::STACK_SIZE);
+    match builder.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(command);
             // Nothing that still runs may keep the process alive.

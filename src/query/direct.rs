@@ -26,7 +26,10 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::statistics::{StatisticsArgs as PlanStatisticsArgs, StatisticsContext};
 use datafusion::prelude::SessionConfig;
 
-use crate::acceleration::AcceleratedTable;
+use crate::acceleration::{AcceleratedTable, rows_read};
+
+/// A thread that is woken for fewer rows has not begun when they would be read: a chunk of a large table or two.
+const SMALL_ROWS: usize = 1 << 16;
 
 /// The plan that runs such a statement; none for any other. `plan` is optimised; `config` has the pins of the query.
 ///
@@ -59,6 +62,14 @@ pub(super) fn task(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Arc<TaskC
     let (scalar, higher) = (HashMap::new(), HashMap::new());
     let (aggregate, window) = (HashMap::new(), HashMap::new());
     Arc::new(TaskContext::new(None, session, config, scalar, higher, aggregate, window, runtime))
+}
+
+/// Whether such a plan reads few rows, or none.
+pub(super) fn is_small(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    match plan.children().as_slice() {
+        [] => rows_read(plan.as_ref()) <= SMALL_ROWS,
+        children => children.iter().all(|child| is_small(child)),
+    }
 }
 
 fn read(scan: &TableScan, config: &SessionConfig) -> Result<Option<Arc<dyn ExecutionPlan>>> {

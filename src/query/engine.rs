@@ -21,6 +21,7 @@ use crate::wire::Part;
 use super::admission::{Admission, Counted, QueueOptions, Turn};
 use super::cache::ResultsCache;
 use super::cached::{Reply, holding, refuse_run};
+use super::computed;
 use super::deadline::{Deadline, within};
 use super::error::{from_datafusion, not_ready};
 use super::parts::{self, Form, Items, Parts};
@@ -393,9 +394,13 @@ impl Engine {
     }
 
     async fn start_physical(&self, physical: Physical) -> Result<Started, QueryError> {
-        let Physical { plan, task, pins, .. } = physical;
+        let Physical { plan, task, pins, is_small, .. } = physical;
         let schema = plan.schema();
-        let stream = execute_stream(Arc::clone(&plan), task).map_err(from_datafusion)?;
+        let stream = match is_small {
+            true => execute_stream(Arc::clone(&plan), task),
+            false => computed::rows(Arc::clone(&plan), task),
+        };
+        let stream = stream.map_err(from_datafusion)?;
         let batches = processed::of_plan(self.reported(stream), plan);
         let started = Started { schema, parts: parts::of_batches(batches), pins: Some(pins) };
         started.first().await

@@ -21,8 +21,7 @@ const JOINS_MAX: usize = 128;
 /// So many SELECTs may stand in one statement.
 const SELECTS_MAX: usize = 500;
 
-/// What the stack of a thread that plans must have, in bytes. Only what is used takes memory.
-pub const STACK_SIZE: usize = 32 << 20;
+pub use crate::task::STACK_SIZE;
 
 /// Why a statement is too large, or nothing.
 pub(super) fn excess(sql: &str) -> Option<String> {

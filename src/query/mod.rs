@@ -4,6 +4,7 @@ mod admission;
 mod cache;
 mod cached;
 mod caller;
+mod computed;
 mod deadline;
 mod dialect;
 mod direct;

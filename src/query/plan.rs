@@ -49,6 +49,8 @@ pub(super) struct Physical {
     pub notes: Vec<Note>,
     /// The generations that it reads.
     pub pins: Arc<Pins>,
+    /// Whether it is computed before another thread would have begun.
+    pub is_small: bool,
 }
 
 impl Logical {
@@ -127,7 +129,8 @@ impl Engine {
         let config = federation::traced(joins.configured(config));
         if is_optimized && let Some(plan) = direct::plan(&plan, &config).map_err(from_datafusion)? {
             let task = direct::task(config, self.federation.context().runtime_env());
-            return Ok(Physical { plan, task, notes: Vec::new(), pins });
+            let is_small = direct::is_small(&plan);
+            return Ok(Physical { plan, task, notes: Vec::new(), pins, is_small });
         }
         let mut state = self.federation.context().state();
         *state.config_mut() = config;
@@ -143,7 +146,8 @@ impl Engine {
             self.federation.estimate_rows(&plan).await;
         }
         let plan = weight.aside(physical_plan(&plan, &state, joins)).await.map_err(from_datafusion)?;
-        Ok(Physical { plan, task: Arc::new(TaskContext::from(&state)), notes, pins })
+        let task = Arc::new(TaskContext::from(&state));
+        Ok(Physical { plan, task, notes, pins, is_small: false })
     }
 }
 

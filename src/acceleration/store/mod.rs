@@ -65,5 +65,6 @@ pub(crate) use load::Load;
 pub(crate) use pack::{Pack, Packer, kept};
 pub(crate) use pins::{Pins, Reads};
 pub(crate) use rebuild::{compacted, restored, without};
+pub(crate) use scan::rows_read;
 pub(crate) use table::{AcceleratedTable, Table};
 pub(crate) use zero::{OrSource, Source};

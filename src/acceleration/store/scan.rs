@@ -264,6 +264,11 @@ impl ChunkScan {
     }
 }
 
+/// Rows that `plan` looks at to answer; 0 for what is no scan of a kept table.
+pub(crate) fn rows_read(plan: &dyn ExecutionPlan) -> usize {
+    plan.downcast_ref::<ChunkScan>().map_or(0, |scan| scan.rows(None))
+}
+
 impl Piece {
     pub(super) fn rows(&self, generation: &Generation) -> usize {
         match self {

@@ -66,7 +66,7 @@ impl MemoryPool for Refusing {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> datafusion::error::Result<()> {
         let is_groups = reservation.consumer().name().starts_with("DirectGroups");
-        if is_groups && self.asked.fetch_add(1, Ordering::Relaxed) % 3 == 0 {
+        if is_groups && self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
             return datafusion::common::resources_err!("no more for groups");
         }
         self.all.try_grow(reservation, additional)
