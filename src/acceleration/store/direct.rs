@@ -62,7 +62,7 @@ fn directly(groups: &AggregateExec) -> Result<Option<DirectGroups>> {
     let Some(key) = key.downcast_ref::<Column>() else { return Ok(None) };
     let known = StatisticsContext::new().compute(groups.input().as_ref(), &StatisticsArgs::new())?;
     let rows = known.num_rows.get_value().copied().unwrap_or_default();
-    match between(&known.column_statistics[key.index()]) {
+    match known.column_statistics.get(key.index()).and_then(between) {
         Some((least, greatest)) if DirectGroups::pays(least, greatest, rows) => {
             DirectGroups::try_new(groups, key.index(), (least, greatest)).map(Some)
         }
