@@ -86,13 +86,14 @@ mod tests {
         let (plan, task) = planned(endless).await;
         let held = Arc::downgrade(&task);
         let mut computed = rows(plan, task).unwrap();
-        let first = tokio::spawn(async move { computed.next().await.map(|batch| batch.is_ok()) });
+        let scope = task::Scope::new();
+        let first = scope.spawn_owned("first", async move { drop(computed.next().await) });
         for _ in 0..5 {
             tokio::time::timeout(Duration::from_secs(5), tokio::time::sleep(Duration::from_millis(20)))
                 .await
                 .expect("the timer of the network's only thread");
         }
-        first.abort();
+        drop(first);
         tokio::time::timeout(Duration::from_secs(30), async {
             while held.strong_count() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
