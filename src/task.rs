@@ -96,7 +96,9 @@ pub fn computing() -> Option<Handle> {
     THREADS.get_or_init(made).as_ref().map(|threads| threads.handle().clone())
 }
 
-fn cores() -> usize {
+/// How many threads this process may run at once; one where that is not told.
+#[must_use]
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

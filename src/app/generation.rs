@@ -15,7 +15,7 @@ use crate::federation::Federation;
 use crate::name::DatasetName;
 use crate::query::{DatasetState, DatasetStatus, Engine, Options, QueueOptions, ResultsCache};
 use crate::settled::Fingerprint;
-use crate::task::Scope;
+use crate::task::{Scope, cores};
 
 use super::plan::Built;
 
@@ -172,7 +172,7 @@ fn version(spicepod: &Spicepod) -> Arc<str> {
 }
 
 fn options(runtime: &Runtime) -> Options {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let cores = cores();
     let running_max = runtime.max_concurrent_queries.unwrap_or(cores.saturating_mul(QUERIES_PER_CORE));
     let default = QueueOptions::default();
     let queue = QueueOptions {

@@ -2,10 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::available_parallelism;
 
 use arc_swap::ArcSwapOption;
 use arrow::array::RecordBatch;
@@ -14,7 +12,7 @@ use arrow::error::ArrowError;
 use datafusion::common::Statistics;
 use futures::StreamExt;
 
-use crate::task::blocking;
+use crate::task::{blocking, cores};
 
 use super::super::chunk_id::ChunkId;
 use super::files::{Files, Name};
@@ -247,7 +245,7 @@ impl fmt::Debug for Folder {
 
 /// How many chunks are worked on at a time.
 pub(super) fn workers() -> usize {
-    available_parallelism().map_or(1, NonZero::get).min(WORKERS_MAX)
+    cores().min(WORKERS_MAX)
 }
 
 fn encode(id: ChunkId, batch: &RecordBatch, residence: Residence) -> Result<Encoded, DiskError> {

@@ -1,6 +1,6 @@
 //! Rows are grouped by whole numbers without a hash of each, where they lie close to each other.
 //!
-//! Statistics say what a column lies between. Where an aggregation reads at least as many rows as there are numbers
+//! Statistics say what a column lies between. Where an aggregation reads at least half as many rows as there are numbers
 //! between, the place of a number's group is looked up by the number itself ([`DirectGroups`]).
 
 use std::sync::Arc;

@@ -25,6 +25,7 @@ use datafusion::physical_plan::{
 };
 
 use super::numbered::Numbered;
+use super::origin::origin;
 use super::scan::ChunkScan;
 use super::text_of::TextOf;
 
@@ -167,21 +168,14 @@ fn source(plan: &Plan, at: usize) -> Option<(&ChunkScan, usize)> {
 
 /// Which side of a join a column of its output comes from, where the join does not look at it and adds no NULLs to it.
 fn side(join: &HashJoinExec, at: usize) -> Option<(JoinSide, usize)> {
-    let joined = match &join.projection {
-        None => at,
-        Some(outputs) => {
-            let joined = *outputs.get(at)?;
-            (outputs.iter().filter(|output| **output == joined).count() == 1).then_some(joined)?
-        }
-    };
-    let left = join.left().schema().fields().len();
-    let (side, column) = match join.join_type() {
-        JoinType::Inner if joined < left => (JoinSide::Left, joined),
-        JoinType::Inner => (JoinSide::Right, joined - left),
-        JoinType::LeftSemi | JoinType::LeftAnti => (JoinSide::Left, joined),
-        JoinType::RightSemi | JoinType::RightAnti => (JoinSide::Right, joined),
-        _ => return None,
-    };
+    let is_once = join.projection.as_ref().is_none_or(|outputs| {
+        outputs.get(at).is_some_and(|joined| outputs.iter().filter(|output| *output == joined).count() == 1)
+    });
+    let adds_nulls = matches!(join.join_type(), JoinType::Left | JoinType::Right | JoinType::Full);
+    if !is_once || adds_nulls {
+        return None;
+    }
+    let (side, column) = origin(join, at)?;
     let own = |(left, right)| if side == JoinSide::Left { left } else { right };
     let mut keys = join.on().iter().map(|(left, right)| own((left, right))).flat_map(positions);
     let mut filtered = join.filter().into_iter().flat_map(|filter| filter.column_indices());

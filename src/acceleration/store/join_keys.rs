@@ -22,6 +22,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, replace_children_if_necessary};
 
 use super::key_tap::{KeyTap, Keys};
+use super::origin::origin;
 use super::scan::ChunkScan;
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -125,18 +126,13 @@ fn below(plan: &Plan, at: usize) -> Option<(usize, usize)> {
 
 /// The side that a column of a join comes from, where no row of that side can be missed for another key's sake.
 fn side(join: &HashJoinExec, at: usize) -> Option<(usize, usize)> {
-    let joined = match &join.projection {
-        None => at,
-        Some(outputs) => *outputs.get(at)?,
+    let (side, column) = origin(join, at)?;
+    let is_missed = match join.join_type() {
+        JoinType::Left => side == JoinSide::Right,
+        JoinType::Right => side == JoinSide::Left,
+        JoinType::Full => true,
+        // With a side that has no row at all, NOT IN answers other rows.
+        _ => join.null_aware,
     };
-    let left = join.left().schema().fields().len();
-    let (side, column) = match join.join_type() {
-        JoinType::Inner | JoinType::Left if joined < left => (JoinSide::Left, joined),
-        JoinType::Inner | JoinType::Right if joined >= left => (JoinSide::Right, joined - left),
-        JoinType::LeftSemi | JoinType::LeftAnti => (JoinSide::Left, joined),
-        JoinType::RightSemi | JoinType::RightAnti => (JoinSide::Right, joined),
-        _ => return None,
-    };
-    // With a side that has no row at all, NOT IN answers other rows.
-    (!join.null_aware).then_some((usize::from(side == JoinSide::Right), column))
+    (!is_missed).then_some((usize::from(side == JoinSide::Right), column))
 }

@@ -38,6 +38,7 @@ mod groups;
 mod join_keys;
 mod key_tap;
 mod numbered;
+mod origin;
 mod pins;
 mod prune;
 mod reader;

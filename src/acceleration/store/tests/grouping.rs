@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{MemoryReservation, UnboundedMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use proptest::prelude::*;
 
-use super::joining::{Seed, kept, lines, table_of};
+use super::joining::{Seed, agree, register, table_of};
+use super::querying::plan;
 use super::*;
 
 const STATEMENTS: [&str; 12] = [
@@ -109,19 +109,10 @@ fn groups_by_their_place_are_groups() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runner(12)
         .run(&(seeds(300), seeds(60), setting()), |(a, b, setting)| {
-            let [ours, plain] = [true, false].map(|is_ours| session(&setting, is_ours));
-            for (name, seeds) in [("a", &a), ("b", &b)] {
-                let rows = table_of(seeds, false);
-                ours.register_table(name, kept(&rows)).unwrap();
-                let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap();
-                plain.register_table(name, Arc::new(table)).unwrap();
-            }
-            for sql in STATEMENTS {
-                let (ours, theirs) =
-                    runtime.block_on(async { (lines(&ours, sql).await, lines(&plain, sql).await) });
-                prop_assert_eq!(ours, theirs, "{}", sql);
-            }
-            Ok(())
+            let both = [true, false].map(|is_ours| session(&setting, is_ours));
+            register(&both, "a", &table_of(&a, false));
+            register(&both, "b", &table_of(&b, false));
+            agree(&runtime, &both, &STATEMENTS)
         })
         .unwrap();
 }
@@ -131,15 +122,12 @@ fn whole_numbers_near_each_other_have_places() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let seeds: Vec<Seed> = (0..200).map(|at| (at, at / 2, at / 3)).collect();
     for (far, expected) in [(false, 9), (true, 2)] {
-        let ours = session(&Setting { partitions: 2, batch_rows: 64, enough: 100, refuses: false }, true);
+        let setting = Setting { partitions: 2, batch_rows: 64, enough: 100, refuses: false };
+        let both = [true, false].map(|is_ours| session(&setting, is_ours));
         for name in ["a", "b"] {
-            ours.register_table(name, kept(&table_of(&seeds, far))).unwrap();
+            register(&both, name, &table_of(&seeds, far));
         }
-        let plans = STATEMENTS.map(|sql| {
-            let plan = async { ours.sql(sql).await.unwrap().create_physical_plan().await.unwrap() };
-            let plan = runtime.block_on(plan);
-            datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
-        });
+        let plans = STATEMENTS.map(|sql| runtime.block_on(plan(&both[0], sql)));
         let direct = plans.iter().filter(|plan| plan.contains("DirectGroups")).count();
         assert_eq!(direct, expected, "far: {far}\n{}", plans.join("\n"));
     }

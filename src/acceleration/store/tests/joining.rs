@@ -5,7 +5,9 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 
+use super::querying::{lines, plan, published};
 use super::*;
 
 const TABLES: [&str; 3] = ["a", "b", "c"];
@@ -59,16 +61,33 @@ pub(super) fn table_of(seeds: &[Seed], far: bool) -> RecordBatch {
     .unwrap()
 }
 
-pub(super) fn kept(rows: &RecordBatch) -> Arc<AcceleratedTable> {
+fn kept(rows: &RecordBatch) -> Arc<AcceleratedTable> {
     let layout = Layout::try_new("rows".parse().unwrap(), rows.schema(), None, vec![]).unwrap();
     let mut load = Load::begin(Arc::new(layout), None, budget()).in_small_chunks();
     for from in (0..rows.num_rows()).step_by(7) {
         load.push(&rows.slice(from, 7.min(rows.num_rows() - from))).unwrap();
     }
-    let generation = load.finish().unwrap();
-    let table = Table::new(Arc::clone(generation.layout()));
-    table.publish(generation).unwrap();
-    Arc::new(AcceleratedTable::new(Arc::new(table)))
+    Arc::new(AcceleratedTable::new(published(load.finish().unwrap())))
+}
+
+/// Gives the sessions the same rows: the first as a kept table, the other as a plain one.
+pub(super) fn register([ours, plain]: &[SessionContext; 2], name: &str, rows: &RecordBatch) {
+    ours.register_table(name, kept(rows)).unwrap();
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap();
+    plain.register_table(name, Arc::new(table)).unwrap();
+}
+
+/// Both sessions answer all of `statements` with the same rows.
+pub(super) fn agree(
+    runtime: &tokio::runtime::Runtime,
+    [ours, plain]: &[SessionContext; 2],
+    statements: &[&str],
+) -> Result<(), TestCaseError> {
+    for sql in statements {
+        let (ours, theirs) = runtime.block_on(async { (lines(ours, sql).await, lines(plain, sql).await) });
+        prop_assert_eq!(ours, theirs, "{}", sql);
+    }
+    Ok(())
 }
 
 /// The same rows with keys shown and without.
@@ -79,22 +98,9 @@ fn contexts(rows: &[RecordBatch], partitions: usize) -> [SessionContext; 2] {
         let state = if is_ours { state.with_physical_optimizer_rule(Arc::new(JoinKeys)) } else { state };
         SessionContext::new_with_state(state.build())
     };
-    let [ours, plain] = [session(true), session(false)];
-    for (name, rows) in TABLES.into_iter().zip(rows) {
-        ours.register_table(name, kept(rows)).unwrap();
-        let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap();
-        plain.register_table(name, Arc::new(table)).unwrap();
-    }
-    [ours, plain]
-}
-
-pub(super) async fn lines(context: &SessionContext, sql: &str) -> Vec<String> {
-    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
-    let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
-    let mut lines: Vec<String> =
-        text.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect();
-    lines.sort();
-    lines
+    let both = [session(true), session(false)];
+    TABLES.into_iter().zip(rows).for_each(|(name, rows)| register(&both, name, rows));
+    both
 }
 
 #[test]
@@ -106,13 +112,7 @@ fn joins_with_their_keys_shown_are_joins() {
         .run(&case, |(a, b, c, far, partitions)| {
             let far = far % 4 == 0;
             let rows = [table_of(&a, far), table_of(&b, far), table_of(&c, far)];
-            let [ours, plain] = contexts(&rows, partitions);
-            for sql in STATEMENTS {
-                let (ours, theirs) =
-                    runtime.block_on(async { (lines(&ours, sql).await, lines(&plain, sql).await) });
-                prop_assert_eq!(ours, theirs, "{}", sql);
-            }
-            Ok(())
+            agree(&runtime, &contexts(&rows, partitions), &STATEMENTS)
         })
         .unwrap();
 }
@@ -126,9 +126,7 @@ fn keys_are_shown_where_no_other_row_is_missed() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut shown = String::new();
     for sql in STATEMENTS {
-        let plan =
-            runtime.block_on(async { ours.sql(sql).await.unwrap().create_physical_plan().await.unwrap() });
-        let plan = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+        let plan = runtime.block_on(plan(&ours, sql));
         shown += &format!("{sql}\n");
         let nodes = plan.lines().filter(|line| {
             line.contains("JoinExec") || line.contains("KeyTap") || line.contains("ChunkScan")

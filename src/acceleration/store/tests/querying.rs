@@ -18,7 +18,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-fn published(generation: Arc<Generation>) -> Arc<Table> {
+pub(super) fn published(generation: Arc<Generation>) -> Arc<Table> {
     let table = Table::new(Arc::clone(generation.layout()));
     table.publish(generation).unwrap();
     Arc::new(table)
@@ -73,13 +73,13 @@ async fn text(context: &SessionContext, sql: &str) -> String {
 }
 
 /// The rows in no order: that of zeros and NaNs among themselves is nobody's promise.
-async fn lines(context: &SessionContext, sql: &str) -> Vec<String> {
+pub(super) async fn lines(context: &SessionContext, sql: &str) -> Vec<String> {
     let mut lines: Vec<String> = text(context, sql).await.lines().map(str::to_owned).collect();
     lines.sort();
     lines
 }
 
-async fn plan(context: &SessionContext, sql: &str) -> String {
+pub(super) async fn plan(context: &SessionContext, sql: &str) -> String {
     let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
     datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
 }
