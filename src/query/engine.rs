@@ -445,13 +445,17 @@ impl Engine {
     ) -> Result<Started, QueryError> {
         let key = Promised::of(forward);
         let told = self.promises.get(&key);
+        let is_told = told.is_some();
         let sent = forward.upstream.pass(&forward.sql, told, form == Form::Messages).await;
         let passage = sent.map_err(|source| self.upstream_error(forward, source))?;
         let promised = match plan {
             Some(plan) => promised_schema(forward, &passage.schema, plan),
             None => Arc::clone(&passage.schema),
         };
-        self.promises.insert(key, Arc::clone(&passage.schema));
+        // Of a known shape each text may be another one: most are never asked for again.
+        if is_told || plan.is_some() {
+            self.promises.insert(key, Arc::clone(&passage.schema));
+        }
         let (engine, forward) = (self.clone(), forward.clone());
         let schema = Arc::clone(&promised);
         let parts = passage.parts.map(move |part| {

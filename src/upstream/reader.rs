@@ -17,7 +17,7 @@ use arrow_flight::{FlightData, FlightEndpoint, FlightInfo, IpcMessage, Ticket};
 use futures::{FutureExt, Stream, StreamExt};
 
 use crate::name::EndpointUrl;
-use crate::wire::{self, Kind, Part};
+use crate::wire::{self, Kind, Malformed, Message, Part};
 
 use super::channel::Channel;
 use super::error::{ErrorKind, Step, UpstreamError};
@@ -221,14 +221,7 @@ impl Reader {
     /// An endpoint by its first message: to be handed on where that is asked for and can be.
     async fn placed(&mut self, (session, mut messages): Opened) -> Result<Current, UpstreamError> {
         if self.hands_on {
-            let first = messages.next().await.transpose().map_err(|error| self.failure(&error))?;
-            let first = match first {
-                None => None,
-                Some(Kind::Rows(_)) => {
-                    return Err(session.protocol(ErrorKind::Protocol, "a batch came before its schema"));
-                }
-                Some(Kind::Other(data)) => Some(data),
-            };
+            let first = messages.first().await.transpose().map_err(|error| self.failure(&error))?;
             let promised = self.promised.as_ref();
             if let Some(schema) = first.as_ref().and_then(|first| travels::schema(first, promised)) {
                 self.schema = Some(schema);
@@ -326,20 +319,25 @@ struct Counted {
 type Opened = (Session, Counted);
 
 impl Counted {
+    /// The schema message, where all is well: what it came to last time is known by its bytes, before anything is checked.
+    async fn first(&mut self) -> Option<Result<FlightData, FlightError>> {
+        let data = self.message().await?.and_then(|message| flight_data(&message));
+        Some(data.inspect(|data| self.count(wire::message_bytes(data))))
+    }
+
     async fn next(&mut self) -> Option<Result<Kind, FlightError>> {
-        let message = match self.incoming.next().await? {
-            Ok(message) => message,
-            Err(status) => return Some(Err(status.into())),
-        };
-        let kind = Kind::of(message).map_err(|error| FlightError::ProtocolError(error.to_string()));
+        let kind = self.message().await?.and_then(|message| Kind::of(message).map_err(malformed));
         Some(kind.inspect(|kind| self.count(kind.bytes())))
+    }
+
+    async fn message(&mut self) -> Option<Result<Message, FlightError>> {
+        Some(self.incoming.next().await?.map_err(FlightError::from))
     }
 
     fn decoded(mut self) -> impl Stream<Item = Result<FlightData, FlightError>> + Send {
         let incoming = std::mem::replace(&mut self.incoming, futures::stream::empty().boxed());
         incoming.map(move |message| {
-            let data =
-                message?.flight_data().map_err(|error| FlightError::ProtocolError(error.to_string()))?;
+            let data = flight_data(&message?)?;
             self.count(wire::message_bytes(&data));
             Ok(data)
         })
@@ -349,6 +347,14 @@ impl Counted {
         self.received.add(bytes);
         self.all.increment(bytes as u64);
     }
+}
+
+fn flight_data(message: &Message) -> Result<FlightData, FlightError> {
+    message.flight_data().map_err(malformed)
+}
+
+fn malformed(error: Malformed) -> FlightError {
+    FlightError::ProtocolError(error.to_string())
 }
 
 /// The next message of a stream. Bytes that the decoder panics over are an error like any other: they come

@@ -4,6 +4,7 @@
 //! Parquet cannot hold is refused by the column's name before anything is written.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -75,7 +76,9 @@ fn written_as(
                 .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED)
         }
         DataType::Float32 | DataType::Float64 => properties.set_column_dictionary_enabled(path(), false),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if !texts::repeat(column) => {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+            if !texts::repeat(slice::from_ref(column)) =>
+        {
             properties.set_column_dictionary_enabled(path(), false)
         }
         _ => properties,

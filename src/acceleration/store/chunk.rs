@@ -15,9 +15,10 @@ use crate::acceleration::chunk_id::ChunkId;
 
 use super::budget::{Budget, Lease};
 use super::chosen::Chosen;
+use super::coded::{self, Coded};
 use super::layout::Layout;
 use super::time::{Span, nanoseconds};
-use super::{StoreError, coded, shape};
+use super::{StoreError, shape};
 
 /// A longest and a shortest text are kept beside a chunk only when they are this short, in bytes.
 const SUMMARY_VALUE_BYTES_MAX: usize = 1024;
@@ -58,8 +59,11 @@ impl Chunk {
         fingerprint: u64,
         budget: &Budget,
     ) -> Result<Arc<Self>, StoreError> {
-        let batch = shape::owned(layout.schema(), pieces).map_err(StoreError::arrow(layout.name()))?;
-        Self::keep(layout, ChunkId::fresh(), batch, fingerprint, budget)
+        let rows = pieces.iter().map(RecordBatch::num_rows).sum();
+        let columns = 0..layout.schema().fields().len();
+        let columns = columns.map(|at| Kept::of(layout, at, &shape::column(pieces, at)));
+        let columns = columns.collect::<Result<_, ArrowError>>().map_err(StoreError::arrow(layout.name()))?;
+        Self::of(layout, ChunkId::fresh(), rows, columns, fingerprint, budget)
     }
 
     /// The same for a batch that owns its buffers.
@@ -70,19 +74,27 @@ impl Chunk {
         fingerprint: u64,
         budget: &Budget,
     ) -> Result<Arc<Self>, StoreError> {
-        let plain_bytes = shape::bytes(&batch);
-        let lease = budget.lease(plain_bytes)?;
-        let span = layout.time().map(|time| nanoseconds(layout, time, batch.column(time.column)));
+        let rows = batch.num_rows();
+        let columns = batch.columns().iter().enumerate().map(|(at, column)| Kept::owned(layout, at, column));
+        Self::of(layout, id, rows, columns.collect(), fingerprint, budget)
+    }
+
+    fn of(
+        layout: &Layout,
+        id: ChunkId,
+        rows: usize,
+        kept: Vec<Kept>,
+        fingerprint: u64,
+        budget: &Budget,
+    ) -> Result<Arc<Self>, StoreError> {
+        let bytes = kept.iter().map(|column| column.stored.get_buffer_memory_size()).sum();
+        let lease = budget.lease(bytes)?;
+        let span = layout.time().map(|time| nanoseconds(layout, time, &kept[time.column].stored));
         let span = span.transpose()?.map(|times| Span::of(&times));
-        let (schema, rows) = (Arc::clone(layout.schema()), batch.num_rows());
-        let stored: Vec<ArrayRef> =
-            batch.columns().iter().enumerate().map(|(at, c)| stored(layout, at, c)).collect();
-        let columns = batch.columns().iter().zip(&stored).map(|(plain, stored)| Summary::of(plain, stored));
+        let schema = Arc::clone(layout.schema());
+        let columns = kept.iter().zip(schema.fields()).map(|(kept, field)| kept.summary(field.data_type()));
         let columns = columns.collect::<Result<_>>().map_err(StoreError::compute(layout.name()))?;
-        let saved: usize =
-            batch.columns().iter().zip(&stored).map(|(plain, stored)| saved(plain, stored)).sum();
-        let bytes = plain_bytes.saturating_sub(saved);
-        lease.resize(bytes)?;
+        let stored = kept.into_iter().map(|column| column.stored).collect();
         Ok(Arc::new(Self { id, schema, rows, stored, columns, span, fingerprint, bytes, _lease: lease }))
     }
 
@@ -191,29 +203,45 @@ impl Chunk {
     }
 }
 
-fn saved(plain: &ArrayRef, stored: &ArrayRef) -> usize {
-    plain.get_buffer_memory_size().saturating_sub(stored.get_buffer_memory_size())
+/// A column on its way into a chunk.
+struct Kept {
+    /// In the type of the schema, or as codes.
+    stored: ArrayRef,
+    plain_bytes: usize,
 }
 
-/// What decides about rows is read row by row, and stays plain.
-fn stored(layout: &Layout, at: usize, column: &ArrayRef) -> ArrayRef {
-    let is_time = layout.time().is_some_and(|time| time.column == at);
-    let is_key = layout.keys().iter().any(|key| key.columns.contains(&at));
-    let coded = if is_time || is_key { None } else { coded::coded(column) };
-    coded.unwrap_or_else(|| Arc::clone(column))
-}
+impl Kept {
+    /// A copy of a column that came in `pieces`.
+    fn of(layout: &Layout, at: usize, pieces: &[ArrayRef]) -> Result<Self, ArrowError> {
+        Self::coded(layout, at, pieces).map_or_else(|| shape::owned_column(pieces).map(Self::plain), Ok)
+    }
 
-impl Summary {
-    /// Of codes the texts are looked at: each is there for at least one row.
-    fn of(column: &ArrayRef, stored: &ArrayRef) -> Result<Self> {
-        let bounds = match (has_order(column.data_type()), stored.as_any_dictionary_opt()) {
+    fn owned(layout: &Layout, at: usize, column: &ArrayRef) -> Self {
+        let coded = Self::coded(layout, at, std::slice::from_ref(column));
+        coded.unwrap_or_else(|| Self::plain(Arc::clone(column)))
+    }
+
+    fn plain(stored: ArrayRef) -> Self {
+        Self { plain_bytes: stored.get_buffer_memory_size(), stored }
+    }
+
+    /// What decides about rows is read row by row, and stays plain.
+    fn coded(layout: &Layout, at: usize, pieces: &[ArrayRef]) -> Option<Self> {
+        let is_time = layout.time().is_some_and(|time| time.column == at);
+        let is_key = layout.keys().iter().any(|key| key.columns.contains(&at));
+        let Coded { stored, plain_bytes } = if is_time || is_key { None } else { coded::coded(pieces) }?;
+        Some(Self { stored, plain_bytes })
+    }
+
+    /// `kind` is the type of the schema. Of codes the texts are looked at: each is there for at least one row.
+    fn summary(&self, kind: &DataType) -> Result<Summary> {
+        let Self { stored, plain_bytes } = self;
+        let bounds = match (has_order(kind), stored.as_any_dictionary_opt()) {
             (false, _) => None,
-            (true, Some(codes)) if codes.data_type() != column.data_type() => {
-                bounds(&cast(codes.values(), column.data_type())?)?
-            }
-            (true, _) => bounds(column)?,
+            (true, Some(codes)) => bounds(&cast(codes.values(), kind)?)?,
+            (true, None) => bounds(stored)?,
         };
-        Ok(Self { bounds, nulls: column.logical_null_count(), bytes: column.get_buffer_memory_size() })
+        Ok(Summary { bounds, nulls: stored.logical_null_count(), bytes: *plain_bytes })
     }
 }
 

@@ -11,9 +11,15 @@ use datafusion::common::utils::memory::get_record_batch_memory_size;
 /// One batch of all rows of `pieces`, in buffers of its own: a slice of a Flight message would keep the whole message.
 pub(crate) fn owned(schema: &SchemaRef, pieces: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     let rows = pieces.iter().map(RecordBatch::num_rows).sum();
-    let columns = (0..schema.fields().len()).map(|at| column(pieces, at)).collect::<Result<_, _>>()?;
+    let columns = (0..schema.fields().len()).map(|at| owned_column(&column(pieces, at)));
+    let columns = columns.collect::<Result<_, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// A column in the pieces that it stands in.
+pub(super) fn column(pieces: &[RecordBatch], at: usize) -> Vec<ArrayRef> {
+    pieces.iter().map(|piece| Arc::clone(piece.column(at))).collect()
 }
 
 /// Bytes of all buffers, a shared one counted once.
@@ -42,9 +48,9 @@ pub(crate) fn fitted(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBa
         .map_err(|error| error.to_string())
 }
 
-fn column(pieces: &[RecordBatch], at: usize) -> Result<ArrayRef, ArrowError> {
-    let arrays: Vec<ArrayRef> = pieces.iter().map(|piece| Arc::clone(piece.column(at))).collect();
-    let joined = match arrays.as_slice() {
+/// The same of one column, in pieces of one type.
+pub(super) fn owned_column(pieces: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    let joined = match pieces {
         // Of one array `concat` gives a slice; of two, a copy.
         [one] => {
             let half = one.len() / 2;
