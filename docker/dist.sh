@@ -20,7 +20,7 @@ RUSTFLAGS="-Cprofile-generate=$counts -Clinker-plugin-lto=no -Clto=off" CARGO_TA
 goals=$(find "$counting/dist/deps" -name 'goals-*' -type f -executable -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2)
 SIDEWING_BINARY=$counting/dist/sidewing "$goals" --bench --scale 10 --without-peers
 "$counting/dist/sidewing" demo --once
-"$profdata" merge --text "$counts" | awk -f docker/practised.awk >"$counts/practised.txt"
+"$profdata" merge --text "$counts"/*.profraw | awk -f docker/practised.awk >"$counts/practised.txt"
 "$profdata" merge --output "$counts/merged.profdata" "$counts/practised.txt"
 
 # What did not run is not copied to where it is called from, and what stands there again and again is there once.
