@@ -7,8 +7,8 @@
 //! The queue itself knows no clock; [`Admission::enter`] puts the limits of time around it.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -54,6 +54,8 @@ pub(super) struct Admission {
     queue: Option<Arc<Queue>>,
     wait_max: Duration,
     counted: Counted,
+    /// The gauges of those that run, by their protocols: each is looked up once.
+    active: Arc<[OnceLock<metrics::Gauge>; Protocol::COUNT]>,
 }
 
 /// Places, and those who wait for one.
@@ -81,7 +83,7 @@ struct Full;
 impl Admission {
     pub fn new(options: QueueOptions, counted: Counted) -> Self {
         let queue = options.running_max.map(|max| Arc::new(Queue::new(max, options.waiting_max, counted)));
-        Self { queue, wait_max: options.wait_max, counted }
+        Self { queue, wait_max: options.wait_max, counted, active: Arc::default() }
     }
 
     /// Waits for a turn, at most until the deadline.
@@ -100,7 +102,9 @@ impl Admission {
     }
 
     fn turn(&self, place: Option<OwnedSemaphorePermit>, protocol: Protocol) -> Turn {
-        Turn { _place: place, _active: self.counted.active(protocol) }
+        let gauge = || metrics::gauge!("query_active_count", "protocol" => protocol.word());
+        let active = self.counted.shown(|| self.active[protocol as usize].get_or_init(gauge).clone());
+        Turn { _place: place, _active: active }
     }
 
     fn refused(&self, reason: &'static str, error: QueryError) -> QueryError {
@@ -183,10 +187,6 @@ impl Patience {
 struct Gauge(metrics::Gauge);
 
 impl Counted {
-    fn active(self, protocol: Protocol) -> Option<Gauge> {
-        self.shown(|| metrics::gauge!("query_active_count", "protocol" => protocol.word()))
-    }
-
     fn waiting(self) -> Option<Gauge> {
         self.shown(|| metrics::gauge!("query_waiting_count"))
     }

@@ -65,18 +65,18 @@ impl Told {
         });
         context.label("protocol", counted.protocol);
         context.label("query_id", id.to_string());
-        context.label("runtime_query", (request.protocol == Protocol::Internal).to_string());
+        context.label("runtime_query", word(request.protocol == Protocol::Internal));
         Self { counted, is_captured: !context.captures() }
     }
 
     pub fn answered(&self, context: &Context, place: Option<Place>, cached: Option<&Cached>) {
         if let Some(place) = place {
             context.label("place", place.word());
-            context.label("accelerated", (place == Place::Local).to_string());
+            context.label("accelerated", word(place == Place::Local));
         }
         if let Some(cached) = cached {
             let is_hit = matches!(cached.status, CacheStatus::Hit | CacheStatus::Stale);
-            context.label("results_cache_hit", is_hit.to_string());
+            context.label("results_cache_hit", word(is_hit));
         }
     }
 
@@ -98,10 +98,10 @@ impl Told {
         let (counted, protocol, context) = (&self.counted, self.counted.protocol, span.context());
         counted.duration.record(ms(span.elapsed()));
         if let Some(since) = context.executing_since() {
-            let took = ms(since.elapsed());
+            let took = since.elapsed();
             let executing = || metrics::histogram!("query_execution_duration_ms", "protocol" => protocol);
-            counted.executing.get_or_init(executing).record(took);
-            context.label("query_execution_duration_ms", format!("{took:.3}"));
+            counted.executing.get_or_init(executing).record(ms(took));
+            context.label("query_execution_duration_ms", thousandths(took.as_micros()));
         }
         if let Some(code) = code {
             metrics::counter!("query_failures", "protocol" => protocol, "err_code" => code).increment(1);
@@ -114,8 +114,17 @@ impl Told {
     }
 }
 
+fn word(is_so: bool) -> &'static str {
+    if is_so { "true" } else { "false" }
+}
+
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// A number of thousandths as a decimal.
+fn thousandths(all: u128) -> String {
+    format!("{}.{:03}", all / 1_000, all % 1_000)
 }
 
 /// As JSON, a line each; nothing of what JSON cannot hold.

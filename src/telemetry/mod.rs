@@ -17,8 +17,8 @@ pub use log::{
 pub use metrics::{Family, Kind, Number, Registry, Series, reference};
 pub use otlp::{Otlp, OtlpError, OtlpExporter, OtlpProtocol};
 pub use trace::{
-    Context, History, HistoryOptions, Ids, Output, Owner, Span, Task, TraceState, Traceparent, Tracer,
-    shortened,
+    Context, History, HistoryOptions, Ids, Labels, Output, Owner, Span, Task, TraceState, Traceparent,
+    Tracer, shortened,
 };
 
 /// Writes the registry in Prometheus' text format.

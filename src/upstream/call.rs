@@ -2,6 +2,8 @@
 //!
 //! Where nothing runs (keepers look, handshakes are shared) there is no task, and nothing is said to the upstream.
 
+use std::borrow::Cow;
+
 use futures::StreamExt;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
@@ -27,7 +29,7 @@ struct Brought {
 
 impl Call {
     /// Begins now, below the current task. `input` is the statement that is sent.
-    pub fn begin(method: &'static str, endpoint: &str, input: &str) -> Self {
+    pub fn begin(method: &'static str, endpoint: String, input: &str) -> Self {
         let span = Context::current().map(|current| current.child(TASK, input));
         let call = Self { span, method };
         call.label("method", method);
@@ -64,7 +66,7 @@ impl Call {
         Passage { parts: parts.boxed(), ..passage }
     }
 
-    fn label(&self, key: &'static str, value: impl Into<String>) {
+    fn label(&self, key: &'static str, value: impl Into<Cow<'static, str>>) {
         if let Some(span) = &self.span {
             span.context().label(key, value);
         }

@@ -15,7 +15,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightEndpoint, FlightInfo};
 use bytes::Bytes;
 use http::header::USER_AGENT;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, InvalidUri, Scheme};
 use http::{HeaderValue, Request, Response};
 use rustls::ClientConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -81,8 +81,28 @@ pub(super) struct Channel {
     /// Whether its tickets are the commands themselves, by the last FlightInfo.
     takes_commands: AtomicBool,
     received: OnceLock<metrics::Counter>,
+    /// Of the calls of each method.
+    calls: [[OnceLock<metrics::Counter>; METHODS.len()]; 2],
+    /// What stands in the URI of a request, or why it cannot.
+    authority: Result<Authority, InvalidUri>,
     /// Where this upstream has said that data lies, besides itself.
     locations: Mutex<BTreeMap<EndpointUrl, Location>>,
+}
+
+/// Which calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
+    Requests,
+    Retries,
+}
+
+impl Calls {
+    fn metric(self) -> &'static str {
+        match self {
+            Self::Requests => "upstream_requests",
+            Self::Retries => "upstream_retries",
+        }
+    }
 }
 
 /// Another place with data of the same upstream.
@@ -121,6 +141,7 @@ impl Channel {
             health: Arc::clone(&health),
         });
         Self {
+            authority: id.endpoint.authority().parse(),
             id,
             limits,
             roster: Arc::new(Roster::new(Arc::clone(&dialer), Arc::clone(&health))),
@@ -131,6 +152,7 @@ impl Channel {
             budget: Mutex::new(Budget::new(Instant::now())),
             takes_commands: AtomicBool::new(false),
             received: OnceLock::new(),
+            calls: Default::default(),
             locations: Mutex::default(),
         }
     }
@@ -212,12 +234,24 @@ impl Channel {
             metrics::gauge!(name, "endpoint" => endpoint.clone()).set(0.0);
         }
         for method in METHODS {
-            for name in ["upstream_requests", "upstream_retries"] {
-                metrics::counter!(name, "endpoint" => endpoint.clone(), "method" => method).absolute(0);
+            for calls in [Calls::Requests, Calls::Retries] {
+                self.calls(calls, method).absolute(0);
             }
             for kind in [ErrorKind::Connect, ErrorKind::Unavailable, ErrorKind::CircuitOpen] {
                 self.errors(method, &kind).absolute(0);
             }
+        }
+    }
+
+    /// The counter of such calls.
+    pub fn calls(&self, calls: Calls, method: &'static str) -> metrics::Counter {
+        let counter = || {
+            let endpoint = self.endpoint().to_string();
+            metrics::counter!(calls.metric(), "endpoint" => endpoint, "method" => method)
+        };
+        match METHODS.iter().position(|known| *known == method) {
+            Some(at) => self.calls[calls as usize][at].get_or_init(counter).clone(),
+            None => counter(),
         }
     }
 
@@ -355,8 +389,7 @@ impl Channel {
             let message = format!("`{}` cannot stand in a request: {error}", endpoint.authority());
             UpstreamError::new(ErrorKind::Protocol, Step::Query, endpoint, message)
         };
-        let authority: Authority = endpoint.authority().parse().map_err(|error| wrong(&error))?;
-        parts.authority = Some(authority);
+        parts.authority = Some(self.authority.as_ref().map_err(|error| wrong(error))?.clone());
         *request.uri_mut() = http::Uri::from_parts(parts).map_err(|error| wrong(&error))?;
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
         Ok(())

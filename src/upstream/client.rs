@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::breaker::CircuitState;
 use super::call::Call;
-use super::channel::Channel;
+use super::channel::{Calls, Channel};
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::flightsql;
 use super::identity::UpstreamId;
@@ -30,6 +30,8 @@ pub struct Upstream {
     id: UpstreamId,
     /// One an endpoint, in the order in which they are asked; at least one.
     channels: Vec<Arc<Channel>>,
+    /// What they are called in messages.
+    shown: String,
     /// The largest message that is read, in bytes.
     limit: u64,
 }
@@ -66,7 +68,8 @@ pub struct UpstreamHealth {
 
 impl Upstream {
     pub(super) fn new(id: UpstreamId, channels: Vec<Arc<Channel>>, limit: u64) -> Self {
-        Self { id, channels, limit }
+        let endpoints: Vec<_> = channels.iter().map(|channel| channel.endpoint().to_string()).collect();
+        Self { id, channels, shown: endpoints.join(", "), limit }
     }
 
     /// What makes two datasets answerable by one statement.
@@ -78,8 +81,7 @@ impl Upstream {
     /// `https://host:port`, for messages; several with commas between them.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        let endpoints: Vec<_> = self.channels.iter().map(|channel| channel.endpoint().to_string()).collect();
-        endpoints.join(", ")
+        self.shown.clone()
     }
 
     /// How its endpoints are now. Asks nobody.
@@ -194,13 +196,13 @@ impl Upstream {
 
     /// `shown` is what is asked for, for people.
     async fn read(&self, reading: Reading, step: Step, shown: &str) -> Result<Passage, UpstreamError> {
-        let call = Call::begin("DoGet", &self.endpoint(), shown);
+        let call = Call::begin("DoGet", self.endpoint(), shown);
         let passage = self.retrying(&call, step, |session| reading.clone().open(session)).await?;
         Ok(call.follow(passage))
     }
 
     async fn planned(&self, sql: &str, step: Step) -> Result<Planned, UpstreamError> {
-        let (command, call) = (self.command(sql), Call::begin("GetFlightInfo", &self.endpoint(), sql));
+        let (command, call) = (self.command(sql), Call::begin("GetFlightInfo", self.endpoint(), sql));
         self.retrying(&call, step, |session| {
             let command = command.clone();
             async move {
@@ -216,7 +218,7 @@ impl Upstream {
     }
 
     async fn schema_of_statement(&self, sql: &str) -> Result<SchemaRef, UpstreamError> {
-        let (command, call) = (self.command(sql), Call::begin("GetSchema", &self.endpoint(), sql));
+        let (command, call) = (self.command(sql), Call::begin("GetSchema", self.endpoint(), sql));
         self.retrying(&call, Step::Schema, |session| {
             let command = command.clone();
             async move { statement_schema(&session, command).await.map(Arc::new) }
@@ -254,7 +256,7 @@ impl Upstream {
         Fut: Future<Output = Result<T, UpstreamError>> + Send,
     {
         let method = call.method;
-        self.count("upstream_requests", method);
+        self.count(Calls::Requests, method);
         self.with_budget(|budget| budget.deposit(Instant::now()));
         let mut attempts = Attempts::start(Instant::now());
         let mut before = None;
@@ -274,7 +276,7 @@ impl Upstream {
                 self.count_error(method, &error);
                 return Err(error);
             };
-            self.count("upstream_retries", method);
+            self.count(Calls::Retries, method);
             call.retried(attempts.made());
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             tracing::debug!(%error, method, attempt = attempts.made(), wait_ms, "upstream call retried");
@@ -347,11 +349,10 @@ impl Upstream {
     }
 
     /// Counts a call at the endpoint that is asked first now.
-    pub(super) fn count(&self, name: &'static str, method: &'static str) {
+    pub(super) fn count(&self, calls: Calls, method: &'static str) {
         let asked = self.channels.iter().find(|channel| channel.health.circuit.check().is_ok());
         if let Some(channel) = asked.or(self.channels.last()) {
-            let endpoint = channel.endpoint().to_string();
-            metrics::counter!(name, "endpoint" => endpoint, "method" => method).increment(1);
+            channel.calls(calls, method).increment(1);
         }
     }
 

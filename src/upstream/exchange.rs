@@ -19,6 +19,7 @@ use tonic::Streaming;
 
 use crate::wire;
 
+use super::channel::Calls;
 use super::client::{Upstream, is_ping_complaint};
 use super::error::{ErrorKind, Step, UpstreamError};
 use super::session::Session;
@@ -65,7 +66,7 @@ impl Upstream {
             let error = UpstreamError::new(ErrorKind::Unimplemented, Step::Query, self.endpoint(), message);
             return Err(error.with_help("name a time_column, so that new rows are asked for"));
         }
-        self.count("upstream_requests", METHOD);
+        self.count(Calls::Requests, METHOD);
         let path = vec![table.reference()];
         let open = |session: Session| {
             let first = FlightData::new()

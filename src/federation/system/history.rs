@@ -1,6 +1,5 @@
 //! `runtime.task_history`, with the columns of the public runtime.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -8,7 +7,7 @@ use datafusion::error::Result;
 use serde::Serialize;
 
 use super::{Snapshot, nanoseconds, written};
-use crate::telemetry::{Context, Ids, Task, Tracer};
+use crate::telemetry::{Context, Ids, Labels, Task, Tracer};
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -22,7 +21,7 @@ struct Row<'a> {
     end_time: i64,
     execution_duration_ms: f64,
     error_message: Option<&'a str>,
-    labels: &'a BTreeMap<&'static str, String>,
+    labels: &'a Labels,
 }
 
 pub(super) fn table(tracer: &Tracer) -> Snapshot {

@@ -24,7 +24,7 @@ pub(super) fn request(
 }
 
 fn span(task: &Task) -> Span {
-    let labels = task.labels.iter().map(|(key, value)| attribute(*key, value));
+    let labels = task.labels.iter().map(|(key, value)| attribute(key, value));
     let output = task.output.iter().map(|output| attribute("captured_output", output));
     let status = task.error.as_ref().map_or_else(Status::default, |error| Status {
         message: error.clone(),

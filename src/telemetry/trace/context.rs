@@ -1,5 +1,6 @@
 //! Where in a trace something happens: what calls to other processes carry, and what new spans hang on.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 
 use super::history::Tracer;
 use super::ids::{Ids, TraceState, Traceparent};
+use super::labels::Labels;
 use super::span::{Span, Task};
 
 /// Of the tasks below one that runs, this many are kept until it ends.
@@ -34,7 +36,7 @@ pub(super) struct Place {
 /// known only then.
 #[derive(Default)]
 pub(super) struct Open {
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Labels,
     pub error: Option<String>,
     pub output: Option<String>,
     pub is_hushed: bool,
@@ -115,12 +117,9 @@ impl Context {
     }
 
     /// Says something of the open span; the last word of a kind holds.
-    pub fn label(&self, key: &'static str, value: impl Into<String>) {
-        let Some(mut open) = self.open() else { return };
-        let value = value.into();
-        match open.labels.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, old)) => *old = value,
-            None => open.labels.push((key, value)),
+    pub fn label(&self, key: &'static str, value: impl Into<Cow<'static, str>>) {
+        if let Some(mut open) = self.open() {
+            open.labels.set(key, value.into());
         }
     }
 

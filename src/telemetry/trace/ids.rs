@@ -5,6 +5,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use uuid::Uuid;
+use uuid::fmt::Simple;
+
 /// Longer ones are not passed on.
 const STATE_BYTES_MAX: usize = 512;
 /// `00-`, 32 digits, `-`, 16 digits, `-`, 2 digits.
@@ -104,8 +107,11 @@ impl Traceparent {
     /// As a `traceparent` header.
     #[must_use]
     pub fn header(&self) -> String {
-        let Ids { trace, span } = self.ids;
-        format!("00-{trace:032x}-{span:016x}-{:02x}", u8::from(self.is_sampled))
+        let mut digits = [[0; Simple::LENGTH]; 2];
+        let [trace, span] = &mut digits;
+        let trace = Simple::from_uuid(Uuid::from_u128(self.ids.trace)).encode_lower(trace);
+        let span = Simple::from_uuid(Uuid::from_u128(self.ids.span.into())).encode_lower(span);
+        ["00-", trace, "-", &span[Simple::LENGTH / 2..], if self.is_sampled { "-01" } else { "-00" }].concat()
     }
 }
 

@@ -8,12 +8,14 @@
 mod context;
 mod history;
 mod ids;
+mod labels;
 mod ring;
 mod span;
 
 pub use context::{Context, Owner};
 pub use history::{HistoryOptions, Output, Tracer};
 pub use ids::{Ids, TraceState, Traceparent};
+pub use labels::Labels;
 pub use ring::History;
 pub use span::{Span, Task, shortened};
 

@@ -87,16 +87,14 @@ impl Task {
     /// About what it takes.
     fn bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let labels: usize = self.labels.values().map(|value| value.len() + size_of::<(&str, String)>()).sum();
-        size_of::<Self>() + self.input.len() + text(&self.output) + text(&self.error) + labels
+        size_of::<Self>() + self.input.len() + text(&self.output) + text(&self.error) + self.labels.bytes()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::ids::Ids;
+    use super::super::labels::Labels;
     use super::*;
     use crate::telemetry::Registry;
 
@@ -111,7 +109,7 @@ mod tests {
             took: Duration::ZERO,
             error: None,
             owner: None,
-            labels: BTreeMap::new(),
+            labels: Labels::default(),
             is_sampled: true,
             state: None,
         }

@@ -1,6 +1,5 @@
 //! One task from its beginning to its end, and what is left of it then.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Open, Place};
 use super::ids::{Ids, TraceState};
+use super::labels::Labels;
 
 /// Of each input, error and output this much is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;
@@ -37,7 +37,7 @@ pub struct Task {
     pub started: SystemTime,
     pub took: Duration,
     pub error: Option<String>,
-    pub labels: BTreeMap<&'static str, String>,
+    pub labels: Labels,
     /// Who may see it, besides those who see all; everybody where it is nobody's.
     pub owner: Option<Arc<str>>,
     pub is_sampled: bool,
@@ -100,7 +100,7 @@ impl Span {
             took: self.begun.elapsed(),
             error: open.error.take(),
             owner: self.owner(open),
-            labels: std::mem::take(&mut open.labels).into_iter().collect(),
+            labels: std::mem::take(&mut open.labels).sorted(),
             is_sampled: *is_sampled,
             state: state.clone(),
         }

@@ -30,7 +30,7 @@ fn a_child_hangs_on_its_parent_and_the_parent_on_the_caller() {
     assert_eq!(query.parent, Some(caller.ids.span));
     assert_eq!(call.parent, Some(query.ids.span));
     assert_eq!(sent.ids, call.ids);
-    assert_eq!((call.labels["rows"].as_str(), call.error.as_deref()), ("3", Some("away")));
+    assert_eq!((call.labels.get("rows"), call.error.as_deref()), (Some("3"), Some("away")));
 }
 
 #[test]
