@@ -123,7 +123,8 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn of_at_most(max: usize) -> Self {
-        let codes = HashMap::with_hasher(RandomState::default());
+        // The texts come from outside: which of them collide is not to be known there.
+        let codes = HashMap::with_hasher(RandomState::with_seed(rand::random()));
         Self { max, all: Vec::new(), codes, last: [("", usize::MAX); LAST] }
     }
 
