@@ -206,7 +206,9 @@ impl Dialer {
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(watched))
             .await
-            .map_err(|error| self.lost(&notes, &error.to_string()))?;
+            .map_err(|error| {
+                self.diagnose(&notes).unwrap_or_else(|| self.lost(&notes, &error.to_string()))
+            })?;
         let (seen, end) = (Arc::clone(&notes), self.end());
         self.scope.spawn("upstream-connection", async move {
             if let Err(error) = connection.await {

@@ -14,6 +14,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 
+/// Read of a connection that cannot be written to any more, for what is behind it.
+const LAST_BYTES: usize = 1 << 10;
+
 /// What was seen on a socket.
 #[derive(Default)]
 pub(super) struct Notes {
@@ -113,6 +116,19 @@ impl Watched {
             None => Failure::Io(error.to_string()),
         });
     }
+
+    /// What a write came to. Where it failed the server has gone, and its alert may lie unread: a server that refuses a
+    /// client certificate does so while the client already writes.
+    fn asking_why<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let (Poll::Ready(Err(_)), Stream::Tls(stream)) = (&written, &mut self.stream) {
+            let mut bytes = [0; LAST_BYTES];
+            let read = Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut bytes));
+            if let Poll::Ready(Err(error)) = read {
+                self.note_error(&error);
+            }
+        }
+        written
+    }
 }
 
 impl AsyncRead for Watched {
@@ -138,19 +154,21 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        };
+        self.asking_why(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let flushed = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.asking_why(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -166,11 +184,12 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        };
+        self.asking_why(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -179,5 +198,44 @@ impl AsyncWrite for Watched {
             Stream::Unix(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::super::testing::Pki;
+    use super::*;
+    use crate::task::Scope;
+
+    /// By the time of the second write the server has reset the connection, and nothing was read of it.
+    #[tokio::test]
+    async fn a_server_that_has_gone_is_asked_why() {
+        let pki = Pki::new();
+        let acceptor = TlsAcceptor::from(Arc::new(pki.mtls(&pki.leaf("localhost"))));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let scope = Scope::new();
+        let (gone, has_gone) = tokio::sync::oneshot::channel();
+        scope.spawn("server", async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            assert!(acceptor.accept(socket).await.is_err());
+            gone.send(()).unwrap();
+        });
+        let connector = TlsConnector::from(Arc::new(pki.client()));
+        let socket = TcpStream::connect(address).await.unwrap();
+        let stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+        has_gone.await.unwrap();
+        let notes = Arc::new(Notes::default());
+        let mut watched = Watched::new(Stream::Tls(Box::new(stream)), Arc::clone(&notes));
+        while watched.write_all(b"a preface").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let Some(Failure::Tls(error)) = notes.failure.get() else { panic!("nothing is known of its end") };
+        assert_eq!(*error, rustls::Error::AlertReceived(AlertDescription::CertificateRequired));
     }
 }
