@@ -1,5 +1,6 @@
 //! `GET /openapi.json`, and `/docs`, which shows it: Swagger UI out of this binary, which asks nobody else for anything.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -8,6 +9,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
@@ -60,16 +62,26 @@ pub(super) async fn file(Extension(docs): Extension<Docs>, Named(file): Named) -
     shown(&docs, &file)
 }
 
+/// The files take a quarter of their room in the binary. Clients get them as they ask: `compress` decides.
+fn unpacked(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn shown(docs: &Docs, name: &str) -> Result<Response, Refusal> {
-    let found = utoipa_swagger_ui::serve(name, Arc::clone(&docs.viewer)).map_err(|error| {
+    let broken = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, name, "a file of the viewer cannot be made");
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "internal error: the viewer is broken")
-    })?;
-    let Some(SwaggerFile { bytes, content_type, .. }) = found else {
+    };
+    let found = utoipa_swagger_ui::serve(name, Arc::clone(&docs.viewer)).map_err(|error| broken(&error))?;
+    let Some(SwaggerFile { bytes, content_type, gzpipped: is_packed, .. }) = found else {
         let message = format!("there is no /docs/{name}; GET /docs shows the document");
         return Err(Refusal::new(StatusCode::NOT_FOUND, "RouteNotFound", message));
     };
-    let mut response = Response::new(Body::from(bytes.into_owned()));
+    let bytes =
+        if is_packed { unpacked(&bytes).map_err(|error| broken(&error))? } else { bytes.into_owned() };
+    let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
