@@ -31,9 +31,69 @@ impl<T> Slots<T> {
     }
 }
 
+/// What is made of bytes, and found again by them.
+pub(crate) struct ByBytes<T> {
+    slots: Slots<(Box<[u8]>, T)>,
+    bytes_max: usize,
+}
+
+impl<T> ByBytes<T> {
+    /// Of more than `bytes_max` bytes it is made each time.
+    pub(crate) const fn new(bytes_max: usize) -> Self {
+        Self { slots: Slots::new(), bytes_max }
+    }
+
+    /// What `read` finds in what was made of `bytes` last, or else in what `make` makes of them now; what it makes nothing of
+    /// is not kept.
+    pub(crate) fn recall<R>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn(&T) -> Option<R>,
+        make: impl FnOnce() -> Option<T>,
+    ) -> Option<R> {
+        if bytes.len() > self.bytes_max {
+            return read(&make()?);
+        }
+        let hash = u64::from(crc32fast::hash(bytes));
+        let known = self.slots.at(hash);
+        let known = known.as_ref().filter(|known| *known.0 == *bytes);
+        if let Some(found) = known.and_then(|known| read(&known.1)) {
+            return Some(found);
+        }
+        let made = make()?;
+        let found = read(&made);
+        // In memory of its own: what was received is part of something larger.
+        self.slots.put(hash, (bytes.into(), made));
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_bytes_are_made_of_once() {
+        static KEPT: ByBytes<usize> = ByBytes::new(4);
+        let made = std::cell::Cell::new(0);
+        let length = |bytes: &[u8], least: usize| {
+            let make = || {
+                made.set(made.get() + 1);
+                (!bytes.is_empty()).then_some(bytes.len())
+            };
+            KEPT.recall(bytes, |length| (*length >= least).then_some(*length), make)
+        };
+        assert_eq!([length(b"one", 0), length(b"one", 3)], [Some(3); 2]);
+        assert_eq!(made.get(), 1);
+        // Nothing is found in what is kept, and nothing in what is made anew.
+        assert_eq!((length(b"one", 4), made.get()), (None, 2));
+        // Too long, or nothing: not kept.
+        for bytes in [&b"three"[..], b""] {
+            let before = made.get();
+            assert_eq!(length(bytes, 0), length(bytes, 0));
+            assert_eq!(made.get(), before + 2);
+        }
+    }
 
     #[test]
     fn the_last_one_of_a_place_is_there() {

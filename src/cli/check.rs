@@ -137,7 +137,7 @@ impl Row {
             step if seen.contains(&step) => "ok",
             _ => "-",
         });
-        let detail = dataset.upstream.endpoint();
+        let detail = dataset.upstream.endpoint().to_owned();
         Self { dataset: dataset.name.to_string(), steps, detail, failure: Some(error.to_string()) }
     }
 }

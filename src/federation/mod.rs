@@ -328,7 +328,7 @@ pub(crate) fn traced(config: SessionConfig) -> SessionConfig {
 impl Status {
     fn of(entry: &Entry) -> Self {
         let endpoint = match &entry.kind {
-            registry::Kind::Dataset { upstream, .. } => Some(upstream.endpoint()),
+            registry::Kind::Dataset { upstream, .. } => Some(upstream.endpoint().to_owned()),
             registry::Kind::View(_) => None,
         };
         Self {

@@ -86,7 +86,7 @@ impl Federation {
         let entry = &self.inner.entries[at];
         let not_ready = |reason| {
             let endpoint = match &entry.kind {
-                Kind::Dataset { upstream, .. } => Some(upstream.endpoint()),
+                Kind::Dataset { upstream, .. } => Some(upstream.endpoint().to_owned()),
                 Kind::View(_) => None,
             };
             Err(Refusal::NotReady { name: entry.name.clone(), endpoint, reason })

@@ -72,7 +72,7 @@ impl Source<'_> {
         let rows = total_of(&batches).ok_or_else(|| UpstreamError {
             kind: ErrorKind::Protocol,
             step: Step::Query,
-            endpoint: self.upstream.endpoint(),
+            endpoint: self.upstream.endpoint().to_owned(),
             message: "count(*) did not answer one number".to_owned(),
             help: None,
         })? as u64;

@@ -30,7 +30,7 @@ pub(super) fn schema() -> SchemaRef {
 pub(super) fn forwarded(forward: &Forward, received: Option<Received>) -> Result<RecordBatch, QueryError> {
     let mut rows = vec![
         ("tier", "forwarded: the whole statement goes to one upstream".to_owned()),
-        ("upstream", forward.upstream.endpoint()),
+        ("upstream", forward.upstream.endpoint().to_owned()),
         ("upstream_sql", forward.sql.clone()),
     ];
     if let Some(Received { rows: count, batches, bytes }) = received {

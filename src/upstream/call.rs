@@ -29,11 +29,11 @@ struct Brought {
 
 impl Call {
     /// Begins now, below the current task. `input` is the statement that is sent.
-    pub fn begin(method: &'static str, endpoint: String, input: &str) -> Self {
+    pub fn begin(method: &'static str, endpoint: &str, input: &str) -> Self {
         let span = Context::current().map(|current| current.child(TASK, input));
         let call = Self { span, method };
         call.label("method", method);
-        call.label("endpoint", endpoint);
+        call.label("endpoint", endpoint.to_owned());
         call
     }
 

@@ -80,8 +80,8 @@ impl Upstream {
 
     /// `https://host:port`, for messages; several with commas between them.
     #[must_use]
-    pub fn endpoint(&self) -> String {
-        self.shown.clone()
+    pub fn endpoint(&self) -> &str {
+        &self.shown
     }
 
     /// How its endpoints are now. Asks nobody.

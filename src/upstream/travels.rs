@@ -6,50 +6,38 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::FlightData;
-use bytes::Bytes;
 
 use super::fit;
-use crate::slots::Slots;
+use crate::slots::ByBytes;
 use crate::wire;
 
-/// What is larger is read again each time.
-const HEADER_BYTES_MAX: usize = 16 << 10;
-
-static KNOWN: Slots<Known> = Slots::new();
+static KNOWN: ByBytes<Known> = ByBytes::new(16 << 10);
 
 struct Known {
-    header: Bytes,
     promised: Option<SchemaRef>,
     travels: Option<SchemaRef>,
 }
 
 impl Known {
-    fn is_of(&self, header: &[u8], promised: Option<&SchemaRef>) -> bool {
-        let is_promised = match (&self.promised, promised) {
+    fn is_of(&self, promised: Option<&SchemaRef>) -> bool {
+        match (&self.promised, promised) {
             (None, None) => true,
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
-        };
-        is_promised && *self.header == *header
+        }
     }
 }
 
 /// The schema under which the messages after `first` are handed on; none where it is no schema message, or they are not what
 /// was promised, as it travels.
 pub(super) fn schema(first: &FlightData, promised: Option<&SchemaRef>) -> Option<SchemaRef> {
-    let header = &first.data_header;
-    let hash = u64::from(crc32fast::hash(header));
-    if let Some(known) = KNOWN.at(hash).as_ref().filter(|known| known.is_of(header, promised)) {
-        return known.travels.clone();
-    }
-    let found = Schema::try_from(first).ok()?;
-    let travels = handed_on(found, promised.map(AsRef::as_ref)).map(Arc::new);
-    if header.len() <= HEADER_BYTES_MAX {
-        let (promised, travels) = (promised.cloned(), travels.clone());
-        // In memory of its own: what was received is part of something larger.
-        KNOWN.put(hash, Known { header: Bytes::copy_from_slice(header), promised, travels });
-    }
-    travels
+    let read = |known: &Known| known.is_of(promised).then(|| known.travels.clone());
+    let make = || {
+        let found = Schema::try_from(first).ok()?;
+        let travels = handed_on(found, promised.map(AsRef::as_ref)).map(Arc::new);
+        Some(Known { promised: promised.cloned(), travels })
+    };
+    KNOWN.recall(&first.data_header, read, make).flatten()
 }
 
 fn handed_on(found: Schema, promised: Option<&Schema>) -> Option<Schema> {
@@ -71,6 +59,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field};
     use arrow::ipc::writer::IpcWriteOptions;
     use arrow_flight::SchemaAsIpc;
+    use bytes::Bytes;
 
     use super::*;
 

@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use prost::encoding::{encode_key, encode_varint, encoded_len_varint, key_len};
 
-use crate::slots::Slots;
+use crate::slots::ByBytes;
 
 use super::envelope::{Envelope, Malformed};
 use super::grpc::{Message, PREFIX_BYTES, prefix};
@@ -179,27 +179,11 @@ impl Kind {
 }
 
 /// Headers that were read: those of one answer, or of answers of one shape, are often the same bytes.
-static READ: Slots<Header> = Slots::new();
-/// What is larger is read again each time.
-const HEADER_BYTES_MAX: usize = 1 << 10;
-
-struct Header {
-    bytes: Bytes,
-    rows: Option<usize>,
-}
+static READ: ByBytes<Option<usize>> = ByBytes::new(1 << 10);
 
 /// The rows of a message of rows that are not compressed: not every client can read those that are.
 fn plain_rows(header: &[u8]) -> Option<usize> {
-    let hash = u64::from(crc32fast::hash(header));
-    if let Some(known) = READ.at(hash).as_ref().filter(|known| *known.bytes == *header) {
-        return known.rows;
-    }
-    let rows = rows_in(header);
-    if header.len() <= HEADER_BYTES_MAX {
-        // In memory of its own: what was received is part of something larger.
-        READ.put(hash, Header { bytes: Bytes::copy_from_slice(header), rows });
-    }
-    rows
+    READ.recall(header, |rows| Some(*rows), || Some(rows_in(header))).flatten()
 }
 
 fn rows_in(header: &[u8]) -> Option<usize> {

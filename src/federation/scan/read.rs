@@ -146,7 +146,7 @@ impl Reader {
         self.failed(UpstreamError {
             kind: ErrorKind::Protocol,
             step: Step::Query,
-            endpoint: self.upstream.endpoint(),
+            endpoint: self.upstream.endpoint().to_owned(),
             message,
             help: Some("the dataset's schema may have changed upstream".to_owned()),
         })
